@@ -1,0 +1,93 @@
+# The verbs of this project. Each says what it does; `make` alone lists them.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+LOCAL   ?=
+ARGS    ?=
+
+# The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 ...` chooses another.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo "$$p"; break; }; done)
+
+# Wheels only: nothing is compiled, so no compiler and no headers are needed. Hashes are checked.
+# Many retries and a long timeout: a slow network makes this slow, not broken.
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
+	--progress-bar off --retries 10 --timeout 120
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check lint types contracts bench lock clean
+
+help:
+	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
+	@echo "make test     set up, then lint, types, import contracts and all tests"
+	@echo "make check    lint, format, types and import contracts only"
+	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
+	@echo "make setup    make $(VENV) with the locked packages (every other verb does it first)"
+	@echo "make lock     choose package versions anew and write requirements.lock"
+	@echo "make clean    remove $(VENV), caches and out/"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c \
+		'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+		echo "setup: Python 3.11 or newer is needed, and none was found." >&2; \
+		echo "setup: install it (Debian: apt-get install python3 python3-venv)" \
+			"or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo "setup: making $(VENV) with $$($(PYTHON) --version)"; \
+		"$(PYTHON)" -m venv --clear $(VENV) || { \
+			echo "setup: $(PYTHON) cannot make a virtual environment" \
+				"(Debian: apt-get install python3-venv)" >&2; exit 1; }; }
+	@echo "setup: installing the packages of requirements.lock (some minutes the first time)"
+	@$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements.lock || { \
+		echo "setup: a package could not be installed: see the lines above." \
+			"Running the same command again goes on from here." >&2; exit 1; }
+	@echo "setup: installing antiphon itself, in place"
+	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@echo "demo: a caller's recorded conversation with a bot$(if $(LOCAL),, on a Ray cluster)"
+	$(BIN)/antiphon demo $(if $(LOCAL),--local) $(ARGS)
+
+test: check
+	@echo "test: running the tests"
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types contracts
+
+lint: setup
+	@echo "check: lint and format (ruff)"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@echo "check: types (mypy --strict)"
+	@$(BIN)/mypy
+
+contracts: setup
+	@echo "check: which package may import which (import-linter)"
+	@$(BIN)/lint-imports
+
+bench: setup
+	@echo "bench: measuring; 10 to 15 minutes (ARGS=--quick: about four)"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Written for every platform and every Python from 3.11 on, with hashes, naming no index.
+lock:
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
+	@echo "lock: choosing versions and writing requirements.lock"
+	@$(PIP_INSTALL) uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--all-extras --group dev --output-file requirements.lock pyproject.toml
+	@echo "lock: done; 'make setup' installs it"
+
+clean:
+	@echo "clean: removing $(VENV), caches and out/"
+	@rm -rf $(VENV) out .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find runtime actors tests -name __pycache__ -type d -prune -exec rm -rf {} +

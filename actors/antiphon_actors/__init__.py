@@ -1,0 +1,4 @@
+"""The Ray side of Antiphon: clusters, actors, channels, supervision.
+
+It imports `antiphon`; `antiphon` never imports it.
+"""
