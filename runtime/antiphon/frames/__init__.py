@@ -1,0 +1,1 @@
+"""What flows through a pipeline (`frames`), and how it crosses processes (`codec`)."""
