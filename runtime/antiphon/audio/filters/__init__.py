@@ -1,0 +1,1 @@
+"""Filters over the audio that comes in."""

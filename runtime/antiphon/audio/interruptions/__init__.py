@@ -1,0 +1,1 @@
+"""Strategies that decide whether the user may interrupt a speaking bot."""

@@ -1,0 +1,1 @@
+"""Mixers over the audio that goes out."""

@@ -1,0 +1,1 @@
+"""Sample rate conversion, for streams and for whole recordings."""

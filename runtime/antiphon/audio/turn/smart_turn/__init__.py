@@ -1,0 +1,1 @@
+"""End-of-turn analysis with a model that hears whether a sentence is finished."""
