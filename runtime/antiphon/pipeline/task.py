@@ -1,0 +1,524 @@
+"""Runs one pipeline: start, end, stop, cancel, heartbeats, idle detection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from loguru import logger
+from pydantic import BaseModel, ConfigDict, Field
+
+from antiphon.audio.interruptions.base_interruption_strategy import BaseInterruptionStrategy
+from antiphon.clocks.base_clock import BaseClock
+from antiphon.clocks.system_clock import SystemClock
+from antiphon.frames.frames import (
+    BotSpeakingFrame,
+    CancelFrame,
+    CancelTaskFrame,
+    EndFrame,
+    EndTaskFrame,
+    ErrorFrame,
+    Frame,
+    HeartbeatFrame,
+    LLMFullResponseEndFrame,
+    MetricsFrame,
+    StartFrame,
+    StopFrame,
+    StopTaskFrame,
+)
+from antiphon.metrics.metrics import MetricsData, ProcessingMetricsData, TTFBMetricsData
+from antiphon.observers.base_observer import BaseObserver
+from antiphon.observers.turn_tracking_observer import TurnTrackingObserver
+from antiphon.pipeline.base_pipeline import BasePipeline
+from antiphon.pipeline.base_task import BasePipelineTask, PipelineTaskParams
+from antiphon.pipeline.executor import Execution, Executor, new_executor
+from antiphon.pipeline.monitors import (
+    HEARTBEAT_MONITOR_SECONDS,
+    HEARTBEAT_SECONDS,
+    HeartbeatMonitor,
+    IdleMonitor,
+)
+from antiphon.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
+from antiphon.pipeline.task_observer import TaskObserver
+from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from antiphon.utils.asyncio.task_manager import (
+    WATCHDOG_TIMEOUT,
+    BaseTaskManager,
+    TaskManager,
+    TaskManagerParams,
+)
+
+__all__ = [
+    "HEARTBEAT_MONITOR_SECONDS",
+    "HEARTBEAT_SECONDS",
+    "PipelineParams",
+    "PipelineTask",
+]
+
+CANCEL_TIMEOUT_SECS = 2.0
+"""How long a CancelFrame may take to cross the pipeline before the task ends without it."""
+
+CLEANUP_DEADLINE_SECS = 20.0
+"""How long cleaning up (event handlers included) may take before it is given up, with an error."""
+
+_ERRORS_KEPT = 100
+
+
+class PipelineParams(BaseModel):
+    """How a pipeline runs.
+
+    Attributes:
+        allow_interruptions: Whether the user may interrupt the bot.
+        audio_in_sample_rate: Sample rate of input audio, Hz.
+        audio_out_sample_rate: Sample rate of output audio, Hz.
+        enable_heartbeats: Whether heartbeats watch over the flow of frames.
+        enable_metrics: Whether processors report timings.
+        enable_usage_metrics: Whether processors report usage.
+        heartbeats_period_secs: Seconds between two heartbeats.
+        interruption_strategies: What decides whether user speech interrupts the bot.
+        observers: Observers of the task (give them to the task instead).
+        report_only_initial_ttfb: Whether only the first time to first byte is reported.
+        send_initial_empty_metrics: Whether a frame of zero metrics begins the session.
+        start_metadata: Becomes the StartFrame's metadata.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    allow_interruptions: bool = True
+    audio_in_sample_rate: int = 16000
+    audio_out_sample_rate: int = 24000
+    enable_heartbeats: bool = False
+    enable_metrics: bool = False
+    enable_usage_metrics: bool = False
+    heartbeats_period_secs: float = HEARTBEAT_SECONDS
+    interruption_strategies: list[BaseInterruptionStrategy] = Field(default_factory=list)
+    observers: list[BaseObserver] = Field(default_factory=list)
+    report_only_initial_ttfb: bool = False
+    send_initial_empty_metrics: bool = True
+    start_metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class PipelineTask(BasePipelineTask):
+    """Runs one pipeline from its StartFrame to its end.
+
+    Events (each handler gets the task first): ``on_pipeline_started(frame)``,
+    ``on_pipeline_ended(frame)``, ``on_pipeline_stopped(frame)`` and
+    ``on_pipeline_cancelled(frame)`` when that frame has crossed the pipeline;
+    ``on_frame_reached_upstream(frame)`` and ``on_frame_reached_downstream(frame)`` for the types
+    given to the ``set_reached_*_filter`` methods; ``on_idle_timeout()``.
+    """
+
+    def __init__(
+        self,
+        pipeline: BasePipeline,
+        params: PipelineParams | None = None,
+        *,
+        additional_span_attributes: dict[str, Any] | None = None,
+        cancel_on_idle_timeout: bool = True,
+        cancel_timeout_secs: float = CANCEL_TIMEOUT_SECS,
+        check_dangling_tasks: bool = True,
+        clock: BaseClock | None = None,
+        conversation_id: str | None = None,
+        enable_tracing: bool = False,
+        enable_turn_tracking: bool = True,
+        enable_watchdog_logging: bool = False,
+        enable_watchdog_timers: bool = False,
+        idle_timeout_frames: tuple[type[Frame], ...] = (BotSpeakingFrame, LLMFullResponseEndFrame),
+        idle_timeout_secs: float | None = 300,
+        observers: list[BaseObserver] | None = None,
+        task_manager: BaseTaskManager | None = None,
+        watchdog_timeout_secs: float = WATCHDOG_TIMEOUT,
+    ) -> None:
+        """Makes a task; run() starts it.
+
+        Args:
+            pipeline: The pipeline to run.
+            params: How it runs.
+            additional_span_attributes: Attributes for the conversation's trace span.
+            cancel_on_idle_timeout: Whether an idle pipeline is cancelled, or only reported.
+            cancel_timeout_secs: How long cancel() waits for the pipeline before it goes on alone.
+            check_dangling_tasks: Whether tasks left at the end are logged.
+            clock: The pipeline's clock.
+            conversation_id: Name of the conversation in traces.
+            enable_tracing: Whether the conversation is traced.
+            enable_turn_tracking: Whether turns are tracked.
+            enable_watchdog_logging: Whether the steps of watched tasks are logged.
+            enable_watchdog_timers: Whether the pipeline's tasks are watched.
+            idle_timeout_frames: Frames that show that the pipeline is not idle.
+            idle_timeout_secs: Seconds without such a frame after which it is; None for never.
+            observers: Watch every hop of every frame.
+            task_manager: Owner of the pipeline's tasks.
+            watchdog_timeout_secs: Seconds before a watched task is reported.
+        """
+        super().__init__()
+        self._params = params or PipelineParams()
+        self._clock = clock or SystemClock()
+        self._task_manager = task_manager or TaskManager()
+        self._additional_span_attributes = additional_span_attributes or {}
+        self._conversation_id = conversation_id
+        self._enable_tracing = enable_tracing
+        self._cancel_timeout_secs = cancel_timeout_secs
+        self._check_dangling_tasks = check_dangling_tasks
+        self._enable_watchdog_logging = enable_watchdog_logging
+        self._enable_watchdog_timers = enable_watchdog_timers
+        self._watchdog_timeout_secs = watchdog_timeout_secs
+        self._reached_upstream: tuple[type[Frame], ...] = ()
+        self._reached_downstream: tuple[type[Frame], ...] = ()
+
+        self._turn_tracking_observer = TurnTrackingObserver() if enable_turn_tracking else None
+        self._observer = TaskObserver(
+            observers=[
+                *(observers or []),
+                *self._params.observers,
+                *([self._turn_tracking_observer] if self._turn_tracking_observer else []),
+            ],
+            task_manager=self._task_manager,
+        )
+
+        self._source = PipelineSource(self._reached_source, name=f"{self}::Source")
+        self._sink = PipelineSink(self._reached_sink, name=f"{self}::Sink")
+        self._pipeline = Pipeline([pipeline], source=self._source, sink=self._sink)
+        self._executor: Executor | None = None
+
+        # What a bot queues; bounded by the bot, which is the only one to fill it.
+        self._push_queue: asyncio.Queue[Frame] = asyncio.Queue()
+        self._drive_task: asyncio.Task[None] | None = None
+        self._cancel_task: asyncio.Task[None] | None = None
+        self._flowing = False
+        self._finished = False
+        self._end_reached: dict[int, asyncio.Event] = {}
+        self._reported: set[int] = set()
+        self._cleanup_wanted = True
+        self._errors: deque[ErrorFrame] = deque(maxlen=_ERRORS_KEPT)
+
+        self._idle = IdleMonitor(idle_timeout_secs, idle_timeout_frames, self._idle_detected)
+        self._cancel_on_idle_timeout = cancel_on_idle_timeout
+        self._heartbeats: HeartbeatMonitor | None = None
+
+        for event in (
+            "on_frame_reached_upstream",
+            "on_frame_reached_downstream",
+            "on_idle_timeout",
+            "on_pipeline_started",
+            "on_pipeline_stopped",
+            "on_pipeline_ended",
+            "on_pipeline_cancelled",
+        ):
+            self._register_event_handler(event)
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> PipelineParams:
+        """How the pipeline runs."""
+        return self._params
+
+    @property
+    def pipeline(self) -> BasePipeline:
+        """The whole pipeline, the task's own source and sink included."""
+        return self._pipeline
+
+    @property
+    def turn_tracking_observer(self) -> TurnTrackingObserver | None:
+        """Tracks the turns, unless that is switched off."""
+        return self._turn_tracking_observer
+
+    @property
+    def turn_trace_observer(self) -> BaseObserver | None:
+        """Traces the turns, if tracing is on."""
+        return None
+
+    @property
+    def errors(self) -> Sequence[ErrorFrame]:
+        """The last errors that reached the beginning of the pipeline."""
+        return list(self._errors)
+
+    def has_finished(self) -> bool:
+        """Whether run() is over."""
+        return self._finished
+
+    # -- what a bot sets -----------------------------------------------------------------------
+
+    def add_observer(self, observer: BaseObserver) -> None:
+        """Adds an observer; it sees what is pushed from now on."""
+        self._observer.add_observer(observer)
+
+    async def remove_observer(self, observer: BaseObserver) -> None:
+        """Removes an observer; it sees nothing more."""
+        await self._observer.remove_observer(observer)
+
+    def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
+        """Says for which frames on_frame_reached_upstream is called."""
+        self._reached_upstream = types
+
+    def set_reached_downstream_filter(self, types: tuple[type[Frame], ...]) -> None:
+        """Says for which frames on_frame_reached_downstream is called."""
+        self._reached_downstream = types
+
+    async def queue_frame(self, frame: Frame) -> None:
+        """Queues a frame at the beginning of the pipeline; also before run()."""
+        await self._push_queue.put(frame)
+
+    async def queue_frames(self, frames: Iterable[Frame] | AsyncIterable[Frame]) -> None:
+        """Queues frames at the beginning of the pipeline; also before run()."""
+        if isinstance(frames, AsyncIterable):
+            async for frame in frames:
+                await self.queue_frame(frame)
+        else:
+            for frame in frames:
+                await self.queue_frame(frame)
+
+    async def stop_when_done(self) -> None:
+        """Ends the pipeline after everything queued so far."""
+        logger.debug("task ends when done", task=self.name)
+        await self.queue_frame(EndFrame())
+
+    async def cancel(self) -> None:
+        """Ends the pipeline now, whatever state it is in; returns when frames have stopped.
+
+        A CancelFrame overtakes what is queued. If it has not crossed the pipeline within
+        ``cancel_timeout_secs``, the task ends without it. A second call waits for the first.
+        """
+        if self._finished:
+            return
+        await asyncio.shield(self._begin_cancel())
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def run(self, params: PipelineTaskParams | None = None) -> None:
+        """Runs the pipeline until it ends; a second call returns at once.
+
+        Cancelling the caller cancels the pipeline, and run() then returns normally.
+
+        Raises:
+            SessionError: If the processors could not be set up where they were to run.
+        """
+        if self._finished or self._drive_task is not None:
+            return
+        loop = params.loop if params is not None else asyncio.get_running_loop()
+        self._task_manager.setup(
+            TaskManagerParams(
+                loop=loop,
+                enable_watchdog_timers=self._enable_watchdog_timers,
+                enable_watchdog_logging=self._enable_watchdog_logging,
+                watchdog_timeout=self._watchdog_timeout_secs,
+            )
+        )
+        drive = self._drive_task = loop.create_task(self._drive(), name=f"{self}::drive")
+        try:
+            if self._cancel_task is not None:  # cancelled before it ran
+                drive.cancel()
+            await asyncio.wait({drive})
+        except asyncio.CancelledError:
+            logger.debug("task cancelled from outside", task=self.name)
+            with suppress(asyncio.CancelledError):
+                await self.cancel()
+        finish = loop.create_task(self._finish(drive), name=f"{self}::finish")
+        while not finish.done():
+            # Cancelled once more, it still cleans up, or processors would be left half alive.
+            # _finish() has a deadline of its own.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({finish})
+        finish.result()
+        if not drive.cancelled() and (error := drive.exception()) is not None:
+            raise error
+
+    async def _drive(self) -> None:
+        """Starts the pipeline and pushes what is queued until a frame ends it."""
+        await self._observer.start()
+        self._clock.start()  # before the processors are placed: they share its zero
+        self._executor = new_executor()
+        await self._executor.start(
+            Execution(
+                pipeline=self._pipeline,
+                setup=FrameProcessorSetup(
+                    clock=self._clock,
+                    task_manager=self._task_manager,
+                    observer=self._observer,
+                    watchdog_timers_enabled=self._enable_watchdog_timers,
+                ),
+                fail=self._note_error,
+            )
+        )
+        self._idle.start(asyncio.get_running_loop())
+        self._flowing = True
+        await self._source.queue_frame(self._start_frame())
+        if self._params.enable_metrics and self._params.send_initial_empty_metrics:
+            await self._source.queue_frame(self._initial_metrics_frame())
+        while True:
+            frame = await self._push_queue.get()
+            if isinstance(frame, CancelFrame):
+                await asyncio.shield(self._begin_cancel())
+                return
+            reached: asyncio.Event | None = None
+            if isinstance(frame, (EndFrame, StopFrame)):
+                reached = self._end_reached[frame.id] = asyncio.Event()
+            await self._source.queue_frame(frame)
+            if reached is not None:
+                await reached.wait()
+                self._cleanup_wanted = isinstance(frame, EndFrame)
+                return
+
+    def _begin_cancel(self) -> asyncio.Task[None]:
+        if self._cancel_task is None:
+            self._cancel_task = asyncio.get_running_loop().create_task(
+                self._cancel(), name=f"{self}::cancel"
+            )
+        return self._cancel_task
+
+    async def _cancel(self) -> None:
+        logger.debug("task is being cancelled", task=self.name)
+        if self._flowing:
+            frame = CancelFrame()
+            reached = self._end_reached[frame.id] = asyncio.Event()
+            try:
+                async with asyncio.timeout(self._cancel_timeout_secs):
+                    await self._source.queue_frame(frame)
+                    await reached.wait()
+            except TimeoutError:
+                logger.warning(
+                    "CancelFrame did not cross the pipeline in time",
+                    task=self.name,
+                    seconds=self._cancel_timeout_secs,
+                )
+                await self._ended("on_pipeline_cancelled", frame)
+        self._flowing = False
+        if self._drive_task is None:
+            return
+        self._drive_task.cancel()
+
+    async def _finish(self, drive: asyncio.Task[None]) -> None:
+        self._flowing = False
+        if not drive.done():
+            drive.cancel()
+            await asyncio.wait({drive}, timeout=self._cancel_timeout_secs)
+        self._idle.stop()
+        if self._heartbeats is not None:
+            self._heartbeats.stop()
+        try:
+            async with asyncio.timeout(CLEANUP_DEADLINE_SECS):
+                try:
+                    if self._executor is not None:
+                        await self._executor.stop(cleanup=self._cleanup_wanted)
+                finally:
+                    await self._observer.stop()
+                if not self._cleanup_wanted:
+                    # The bot's pipeline stays ready for another task; the frame around it is
+                    # this task's own.
+                    await self._source.cleanup()
+                    await self._sink.cleanup()
+                    await FrameProcessor.cleanup(self._pipeline)
+                if self._cancel_task is not None:
+                    await asyncio.wait({self._cancel_task}, timeout=self._cancel_timeout_secs)
+                await self.cleanup()
+        except TimeoutError:
+            logger.error(
+                "task could not be cleaned up in time",
+                task=self.name,
+                seconds=CLEANUP_DEADLINE_SECS,
+            )
+        finally:
+            self._finished = True
+            if self._cleanup_wanted and self._check_dangling_tasks:
+                left = [task.get_name() for task in self._task_manager.current_tasks()]
+                if left:
+                    logger.warning("tasks left at the end", task=self.name, tasks=left)
+
+    def _start_frame(self) -> StartFrame:
+        frame = StartFrame(
+            allow_interruptions=self._params.allow_interruptions,
+            audio_in_sample_rate=self._params.audio_in_sample_rate,
+            audio_out_sample_rate=self._params.audio_out_sample_rate,
+            enable_metrics=self._params.enable_metrics,
+            enable_tracing=self._enable_tracing,
+            enable_usage_metrics=self._params.enable_usage_metrics,
+            report_only_initial_ttfb=self._params.report_only_initial_ttfb,
+            interruption_strategies=self._params.interruption_strategies,
+        )
+        frame.metadata = self._params.start_metadata
+        return frame
+
+    def _initial_metrics_frame(self) -> MetricsFrame:
+        data: list[MetricsData] = []
+        for processor in self._pipeline.processors_with_metrics():
+            data.append(TTFBMetricsData(processor=processor.name, value=0.0))
+            data.append(ProcessingMetricsData(processor=processor.name, value=0.0))
+        return MetricsFrame(data=data)
+
+    # -- the two ends of the pipeline ----------------------------------------------------------
+
+    async def _reached_source(self, frame: Frame, direction: FrameDirection) -> None:
+        """Takes a frame that leaves the pipeline upstream."""
+        if isinstance(frame, self._reached_upstream):
+            await self._call_event_handler("on_frame_reached_upstream", frame)
+        if isinstance(frame, EndTaskFrame):
+            await self.queue_frame(EndFrame())
+        elif isinstance(frame, CancelTaskFrame):
+            await self.queue_frame(CancelFrame())
+        elif isinstance(frame, StopTaskFrame):
+            await self.queue_frame(StopFrame())
+        elif isinstance(frame, ErrorFrame):
+            self._note_error(frame)
+
+    def _note_error(self, error: ErrorFrame) -> None:
+        self._errors.append(error)
+        if self._executor is not None:
+            self._executor.note_error(error)
+        origin = error.processor.name if isinstance(error.processor, FrameProcessor) else None
+        if error.fatal:
+            logger.error("fatal error", task=self.name, processor=origin, error=error.error)
+            self._begin_cancel()
+        elif "cause" in error.metadata:  # the processor has logged it, with the traceback
+            logger.debug("error", task=self.name, processor=origin, error=error.error)
+        else:
+            logger.warning("error", task=self.name, processor=origin, error=error.error)
+
+    async def _reached_sink(self, frame: Frame, direction: FrameDirection) -> None:
+        """Takes a frame that leaves the pipeline downstream."""
+        self._idle.saw(frame)
+        if isinstance(frame, self._reached_downstream):
+            await self._call_event_handler("on_frame_reached_downstream", frame)
+        if isinstance(frame, StartFrame):
+            await self._call_event_handler("on_pipeline_started", frame)
+            self._start_heartbeats()
+        elif isinstance(frame, HeartbeatFrame) and self._heartbeats is not None:
+            self._heartbeats.arrived(frame)
+        elif isinstance(frame, EndFrame):
+            await self._ended("on_pipeline_ended", frame)
+        elif isinstance(frame, StopFrame):
+            await self._ended("on_pipeline_stopped", frame)
+        elif isinstance(frame, CancelFrame):
+            await self._ended("on_pipeline_cancelled", frame)
+
+    async def _ended(self, event: str, frame: Frame) -> None:
+        if frame.id in self._reported:  # it arrived after it had been given up
+            return
+        self._reported.add(frame.id)
+        await self._call_event_handler(event, frame)
+        reached = self._end_reached.pop(frame.id, None)
+        if reached is not None:
+            reached.set()
+
+    def _start_heartbeats(self) -> None:
+        if self._params.enable_heartbeats and self._heartbeats is None:
+            self._heartbeats = HeartbeatMonitor(
+                self._source.queue_frame,
+                self._clock,
+                self._params.heartbeats_period_secs,
+                self.name,
+            )
+            self._heartbeats.start(self._task_manager)
+
+    async def _idle_detected(self) -> None:
+        logger.warning("pipeline is idle", task=self.name)
+        running = set(self._event_tasks)
+        await self._call_event_handler("on_idle_timeout")
+        if self._cancel_on_idle_timeout:
+            self._idle.stop()
+            # The handler's last word may still be on its way when it has run.
+            if handlers := self._event_tasks - running:
+                await asyncio.wait(handlers, timeout=self._cancel_timeout_secs)
+            self._begin_cancel()
