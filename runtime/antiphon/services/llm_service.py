@@ -1,0 +1,552 @@
+"""Language model services and the functions they may call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from loguru import logger
+
+from antiphon.adapters.base_llm_adapter import BaseLLMAdapter
+from antiphon.adapters.schemas.direct_function import DirectFunctionWrapper
+from antiphon.adapters.services.open_ai_adapter import OpenAILLMAdapter
+from antiphon.frames.codec import register_type
+from antiphon.frames.frames import (
+    CancelFrame,
+    ErrorFrame,
+    Frame,
+    FunctionCallCancelFrame,
+    FunctionCallFromLLM,
+    FunctionCallInProgressFrame,
+    FunctionCallResultFrame,
+    FunctionCallResultProperties,
+    FunctionCallsStartedFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMMessagesFrame,
+    StartInterruptionFrame,
+    UserImageRequestFrame,
+    VisionImageRawFrame,
+)
+from antiphon.processors.aggregators.openai_llm_context import (
+    OpenAILLMContext,
+    OpenAILLMContextFrame,
+)
+from antiphon.processors.frame_processor import FrameDirection
+from antiphon.processors.relay import relayed
+from antiphon.services.ai_service import AIService
+
+if TYPE_CHECKING:
+    from antiphon.processors.aggregators.llm_response import (
+        LLMAssistantAggregatorParams,
+        LLMUserAggregatorParams,
+    )
+
+_CANCEL_DEADLINE_SECS = 2.0
+"""How long a function handler may resist its cancellation before it is left alone."""
+
+
+class FunctionCallResultCallback(Protocol):
+    """What a handler calls with its result."""
+
+    async def __call__(
+        self, result: Any, *, properties: FunctionCallResultProperties | None = None
+    ) -> None:
+        """Puts the result into the conversation.
+
+        Args:
+            result: Anything JSON can express; nothing (None, empty) ends the call without an
+                answer by the model.
+            properties: Whether the model answers, and what to call afterwards.
+        """
+
+
+@register_type
+@dataclass
+class FunctionCallParams:
+    """What a function handler gets.
+
+    Attributes:
+        function_name: Name the model called.
+        tool_call_id: Id of this call.
+        arguments: What the model gave.
+        llm: The service that runs the call.
+        context: The conversation: the bot's own object.
+        result_callback: Takes the result.
+    """
+
+    function_name: str
+    tool_call_id: str
+    arguments: Mapping[str, Any]
+    llm: LLMService
+    context: OpenAILLMContext
+    result_callback: FunctionCallResultCallback
+
+
+FunctionCallHandler = Callable[[FunctionCallParams], Awaitable[None]]
+"""A function handler; it reports through ``params.result_callback``."""
+
+StartCallback = Callable[[str, "LLMService", "OpenAILLMContext"], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class FunctionCallRegistryItem:
+    """A registered function.
+
+    Attributes:
+        function_name: Name the model uses; None stands for every name not registered itself.
+        handler: Its handler, whatever form it was given in.
+        cancel_on_interruption: Whether an interruption by the user cancels a running call.
+    """
+
+    function_name: str | None
+    handler: FunctionCallHandler
+    cancel_on_interruption: bool
+
+
+@dataclass(frozen=True)
+class FunctionCallRunnerItem:
+    """A call to be run.
+
+    Attributes:
+        registry_item: The function's registration when the model called it.
+        function_name: Name the model called.
+        tool_call_id: Id of this call.
+        arguments: What the model gave.
+        context: The conversation.
+        run_llm: Whether the model answers the result; None leaves it to the aggregator.
+    """
+
+    registry_item: FunctionCallRegistryItem
+    function_name: str
+    tool_call_id: str
+    arguments: Mapping[str, Any]
+    context: OpenAILLMContext
+    run_llm: bool | None = None
+
+
+class LLMService(AIService):
+    """Base of language model services: runs the functions the model calls.
+
+    Handlers always run where the bot program runs, also when the service itself was placed in
+    another process.
+
+    Event handlers:
+        on_function_calls_started(service, function_calls: Sequence[FunctionCallFromLLM]): The
+            model has asked for calls; none has begun yet.
+        on_completion_timeout(service): The model took too long to answer.
+    """
+
+    adapter_class: ClassVar[type[BaseLLMAdapter]] = OpenAILLMAdapter
+
+    def __init__(self, run_in_parallel: bool = True, **kwargs: Any) -> None:
+        """Makes a service.
+
+        Args:
+            run_in_parallel: Whether several calls of one answer run at the same time, instead of
+                one after the other.
+            **kwargs: Passed on to ``AIService``.
+        """
+        super().__init__(**kwargs)
+        self._run_in_parallel = run_in_parallel
+        self._adapter: BaseLLMAdapter = self.adapter_class()
+        self._functions: dict[str | None, FunctionCallRegistryItem] = {}
+        self._start_callbacks: dict[str | None, StartCallback] = {}
+        # Calls that run; bounded by what the model asks for.
+        self._calls: dict[asyncio.Task[Any], FunctionCallRunnerItem] = {}
+        # Calls that wait for the one before them, in sequential mode. Bounded likewise.
+        self._waiting: list[FunctionCallRunnerItem] = []
+        self._sequencer: asyncio.Task[Any] | None = None
+        self._register_event_handler("on_function_calls_started")
+        self._register_event_handler("on_completion_timeout")
+
+    def get_llm_adapter(self) -> BaseLLMAdapter:
+        """What translates tools to the provider's form."""
+        return self._adapter
+
+    def create_context_aggregator(
+        self,
+        context: OpenAILLMContext,
+        *,
+        user_params: LLMUserAggregatorParams | None = None,
+        assistant_params: LLMAssistantAggregatorParams | None = None,
+    ) -> Any:
+        """Makes the pair of aggregators that connect a conversation with this service.
+
+        Args:
+            context: The conversation.
+            user_params: Settings of the user's half.
+            assistant_params: Settings of the assistant's half.
+
+        Returns:
+            An object with ``user()`` and ``assistant()``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no context aggregators")
+
+    # -- registering functions -----------------------------------------------------------------
+
+    def register_function(
+        self,
+        function_name: str | None,
+        handler: Any,
+        start_callback: Any = None,
+        *,
+        cancel_on_interruption: bool = True,
+    ) -> None:
+        """Registers what to run when the model calls a function.
+
+        Args:
+            function_name: Name the model uses; None registers a handler for every name that has
+                none of its own.
+            handler: ``async handler(params: FunctionCallParams)``. The older form with six
+                arguments (function name, tool call id, arguments, service, context, result
+                callback) is deprecated.
+            start_callback: Deprecated. Awaited with (function name, service, context) before the
+                handler.
+            cancel_on_interruption: Whether an interruption by the user cancels a running call.
+        """
+        # The bot's function is brought into one form here, where the bot's code lives: the place
+        # that calls it may be another process, which cannot look at its signature.
+        adapted = _adapt_handler(handler)
+        self._register(function_name, adapted, cancel_on_interruption)
+        if start_callback is not None:
+            warnings.warn(
+                "start_callback is deprecated, use the on_function_calls_started event",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            self._register_start_callback(function_name, _adapt_start_callback(start_callback))
+
+    def register_direct_function(
+        self, handler: Any, *, cancel_on_interruption: bool = True
+    ) -> None:
+        """Registers a function that describes itself by its signature and docstring.
+
+        Args:
+            handler: ``async handler(params: FunctionCallParams, **arguments)``.
+            cancel_on_interruption: Whether an interruption by the user cancels a running call.
+
+        Raises:
+            TypeError: The function cannot be used directly.
+        """
+        wrapper = DirectFunctionWrapper(handler)
+
+        async def invoke(params: FunctionCallParams) -> None:
+            await wrapper.invoke(params.arguments, params)
+
+        self._register(wrapper.name, invoke, cancel_on_interruption)
+
+    def unregister_function(self, function_name: str | None) -> None:
+        """Forgets a function; calls that run go on."""
+        if function_name in self._functions:
+            self._unregister(function_name)
+
+    def unregister_direct_function(self, handler: Any) -> None:
+        """Forgets a direct function; calls that run go on."""
+        self.unregister_function(handler.__name__)
+
+    def has_function(self, function_name: str) -> bool:
+        """Whether a call of that name would be run."""
+        return function_name in self._functions or None in self._functions
+
+    def needs_mcp_alternate_schema(self) -> bool:
+        """Whether schemas of MCP tools have to be simplified for this model."""
+        return False
+
+    @relayed
+    def _register(
+        self, name: str | None, handler: FunctionCallHandler, cancel_on_interruption: bool
+    ) -> None:
+        self._functions[name] = FunctionCallRegistryItem(name, handler, cancel_on_interruption)
+
+    @relayed
+    def _register_start_callback(self, name: str | None, callback: StartCallback) -> None:
+        self._start_callbacks[name] = callback
+
+    @relayed
+    def _unregister(self, name: str | None) -> None:
+        self._functions.pop(name, None)
+        self._start_callbacks.pop(name, None)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Cancels function calls on an interruption; subclasses push the frame on."""
+        await super().process_frame(frame, direction)
+
+        if isinstance(frame, StartInterruptionFrame):
+            await self._cancel_interruptible_calls()
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Cancels the function calls that run."""
+        await super().cancel(frame)
+        await self._cancel_all_calls()
+
+    async def cleanup(self) -> None:
+        """Cancels the function calls that still run when the pipeline is over."""
+        await self._cancel_all_calls()
+        await super().cleanup()
+
+    def _conversation_of(self, frame: Frame) -> OpenAILLMContext | None:
+        """The conversation that a frame asks to answer; None for every other frame."""
+        if isinstance(frame, OpenAILLMContextFrame):
+            return frame.context
+        if isinstance(frame, LLMMessagesFrame):
+            return OpenAILLMContext.from_messages(frame.messages)
+        if isinstance(frame, VisionImageRawFrame):
+            context = OpenAILLMContext()
+            context.add_image_frame_message(
+                format=frame.format or "RGB", size=frame.size, image=frame.image, text=frame.text
+            )
+            return context
+        return None
+
+    async def _answer(self, produce: Callable[[], Awaitable[None]]) -> None:
+        """Runs what answers a conversation, between the frames that mark a response.
+
+        The end is marked whatever happens, also when an interruption cancels the answer.
+        """
+        try:
+            await self.push_frame(LLMFullResponseStartFrame())
+            await self.start_processing_metrics()
+            await produce()
+        finally:
+            await self.stop_processing_metrics()
+            await self.push_frame(LLMFullResponseEndFrame())
+
+    # -- running functions ---------------------------------------------------------------------
+
+    @relayed
+    async def request_image_frame(
+        self,
+        user_id: str,
+        *,
+        function_name: str | None = None,
+        tool_call_id: str | None = None,
+        text_content: str | None = None,
+        video_source: str | None = None,
+    ) -> None:
+        """Asks the input transport for a picture of a user.
+
+        Args:
+            user_id: Whose picture.
+            function_name: The function call that wants it.
+            tool_call_id: Id of that call.
+            text_content: What to say about the picture to the model.
+            video_source: Which of the user's videos.
+        """
+        await self.push_frame(
+            UserImageRequestFrame(
+                user_id=user_id,
+                function_name=function_name,
+                tool_call_id=tool_call_id,
+                context=text_content,
+                video_source=video_source,
+            ),
+            FrameDirection.UPSTREAM,
+        )
+
+    async def run_function_calls(self, function_calls: Sequence[FunctionCallFromLLM]) -> None:
+        """Starts the calls the model asked for and returns without waiting for them.
+
+        A function nobody registered is a warning and a FunctionCallCancelFrame.
+        """
+        if not function_calls:
+            return
+        await self._call_event_handler("on_function_calls_started", function_calls)
+        await self._push_both(lambda: FunctionCallsStartedFrame(function_calls=function_calls))
+
+        for call in function_calls:
+            registration = self._functions.get(call.function_name) or self._functions.get(None)
+            if registration is None:
+                logger.warning(
+                    "the model called a function that is not registered",
+                    processor=self.name,
+                    function_name=call.function_name,
+                    tool_call_id=call.tool_call_id,
+                )
+                # It was announced, and would count as running for the rest of the conversation.
+                await self._push_given_up(call)
+                continue
+            item = FunctionCallRunnerItem(
+                registry_item=registration,
+                function_name=call.function_name,
+                tool_call_id=call.tool_call_id,
+                arguments=call.arguments,
+                context=call.context,
+            )
+            if self._run_in_parallel:
+                self._start_call(item)
+            else:
+                self._waiting.append(item)
+        if self._waiting and (self._sequencer is None or self._sequencer.done()):
+            self._sequencer = self.create_task(self._run_waiting(), "function_calls")
+
+    async def _call_start_function(self, context: OpenAILLMContext, function_name: str) -> None:
+        callback = self._start_callbacks.get(function_name) or self._start_callbacks.get(None)
+        if callback is not None:
+            await callback(function_name, self, context)
+
+    def _start_call(self, item: FunctionCallRunnerItem) -> set[asyncio.Task[Any]]:
+        """Starts a call; the set holds its task, which ends when the call has."""
+        task = self.create_task(self._run_call(item), f"function_call::{item.function_name}")
+        self._calls[task] = item
+        task.add_done_callback(self._call_ended)
+        return {task}
+
+    def _call_ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.pop(task, None)
+
+    async def _run_waiting(self) -> None:
+        try:
+            while self._waiting:
+                # asyncio.wait leaves the call alone when this task is cancelled, and takes no
+                # part in how the call ends. Handlers decide how long they take.
+                await asyncio.wait(self._start_call(self._waiting.pop(0)))
+        finally:
+            # At once, not when the task is seen to have ended: calls may come in between.
+            self._sequencer = None
+
+    async def _run_call(self, item: FunctionCallRunnerItem) -> None:
+        delivered = False
+
+        async def deliver(
+            result: Any, *, properties: FunctionCallResultProperties | None = None
+        ) -> None:
+            nonlocal delivered
+            delivered = True
+            await self._push_both(
+                lambda: FunctionCallResultFrame(
+                    function_name=item.function_name,
+                    tool_call_id=item.tool_call_id,
+                    arguments=item.arguments,
+                    result=result,
+                    run_llm=item.run_llm,
+                    properties=properties,
+                )
+            )
+
+        try:
+            await self._call_start_function(item.context, item.function_name)
+            await self._push_both(
+                lambda: FunctionCallInProgressFrame(
+                    function_name=item.function_name,
+                    tool_call_id=item.tool_call_id,
+                    arguments=item.arguments,
+                    cancel_on_interruption=item.registry_item.cancel_on_interruption,
+                )
+            )
+            await item.registry_item.handler(
+                FunctionCallParams(
+                    function_name=item.function_name,
+                    tool_call_id=item.tool_call_id,
+                    arguments=item.arguments,
+                    llm=self,
+                    context=item.context,
+                    result_callback=deliver,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - the bot's code; its failure is reported
+            logger.opt(exception=error).error(
+                "function handler failed",
+                processor=self.name,
+                function_name=item.function_name,
+                tool_call_id=item.tool_call_id,
+            )
+            await self.push_error(
+                ErrorFrame(error=f"function call {item.function_name} failed: {error}")
+            )
+            if not delivered:
+                # Otherwise the call would count as running for the rest of the conversation.
+                await self._push_given_up(item)
+
+    async def _cancel_interruptible_calls(self) -> None:
+        keep: list[FunctionCallRunnerItem] = []
+        dropped: list[FunctionCallRunnerItem] = []
+        for item in self._waiting:
+            interruptible = item.registry_item.cancel_on_interruption
+            (dropped if interruptible else keep).append(item)
+        # In place: the sequencer holds the list.
+        self._waiting[:] = keep
+
+        running = [
+            (task, item)
+            for task, item in self._calls.items()
+            if item.registry_item.cancel_on_interruption
+        ]
+        await self._cancel_tasks([task for task, _ in running])
+        for item in [*(item for _, item in running), *dropped]:
+            await self._push_cancelled(item)
+
+    async def _cancel_all_calls(self) -> None:
+        self._waiting.clear()
+        tasks = list(self._calls)
+        if self._sequencer is not None:
+            tasks.append(self._sequencer)
+        await self._cancel_tasks(tasks)
+
+    async def _cancel_tasks(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        await asyncio.gather(
+            *(self.cancel_task(task, timeout=_CANCEL_DEADLINE_SECS) for task in tasks)
+        )
+
+    async def _push_cancelled(self, item: FunctionCallRunnerItem | FunctionCallFromLLM) -> None:
+        await self.push_frame(_cancel_frame(item))
+
+    async def _push_given_up(self, item: FunctionCallRunnerItem | FunctionCallFromLLM) -> None:
+        # Both ways, as the frames that announced the call went: filters upstream wait for its end.
+        await self._push_both(lambda: _cancel_frame(item))
+
+    async def _push_both(self, make: Callable[[], Frame]) -> None:
+        """Pushes one new frame in each direction: a frame travels only one way."""
+        await self.push_frame(make(), FrameDirection.DOWNSTREAM)
+        await self.push_frame(make(), FrameDirection.UPSTREAM)
+
+
+def _adapt_handler(handler: Any) -> FunctionCallHandler:
+    """Brings a bot's function handler into the form ``async (params) -> None``."""
+    if len(inspect.signature(handler).parameters) <= 1:
+
+        async def adapted(params: FunctionCallParams) -> None:
+            await _finish(handler(params))
+
+    else:
+        warnings.warn(
+            "function handlers with six arguments are deprecated, take FunctionCallParams",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+
+        async def adapted(params: FunctionCallParams) -> None:
+            await _finish(
+                handler(
+                    params.function_name,
+                    params.tool_call_id,
+                    params.arguments,
+                    params.llm,
+                    params.context,
+                    params.result_callback,
+                )
+            )
+
+    return adapted
+
+
+def _adapt_start_callback(callback: Any) -> StartCallback:
+    async def adapted(function_name: str, llm: LLMService, context: OpenAILLMContext) -> None:
+        await _finish(callback(function_name, llm, context))
+
+    return adapted
+
+
+async def _finish(result: Any) -> None:
+    if inspect.isawaitable(result):
+        await result
+
+
+def _cancel_frame(item: FunctionCallRunnerItem | FunctionCallFromLLM) -> FunctionCallCancelFrame:
+    return FunctionCallCancelFrame(function_name=item.function_name, tool_call_id=item.tool_call_id)
