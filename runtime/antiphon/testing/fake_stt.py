@@ -1,0 +1,76 @@
+"""Speech recognition that understands what a test has written down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from antiphon.frames.frames import (
+    Frame,
+    InterimTranscriptionFrame,
+    TranscriptionFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from antiphon.processors.frame_processor import FrameDirection
+from antiphon.processors.relay import relayed
+from antiphon.services.stt_service import STTService
+from antiphon.utils.time import time_now_iso8601
+
+
+class FakeSTTService(STTService):
+    """Gives the next transcript of its script each time the user stops speaking.
+
+    The audio itself is not listened to. While muted, a turn of the user uses up its transcript
+    and gives nothing. After the last transcript the user says nothing more.
+    """
+
+    def __init__(
+        self,
+        transcripts: Sequence[str] = (),
+        *,
+        interim: bool = False,
+        user_id: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """Makes a service.
+
+        Args:
+            transcripts: What the user says, turn by turn; an empty one gives no frame.
+            interim: Whether the first word is given as an interim transcription when the user
+                starts to speak.
+            user_id: Who speaks.
+            **kwargs: Passed on to ``STTService``.
+        """
+        super().__init__(**kwargs)
+        self._transcripts = list(transcripts)
+        self._turn = 0
+        self._interim = interim
+        self._speaker = user_id
+
+    @relayed
+    async def hear(self, text: str) -> None:
+        """Gives a transcription now, besides the script."""
+        await self.push_frame(TranscriptionFrame(text, self._speaker, time_now_iso8601()))
+
+    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
+        """Recognises nothing: the script goes by turns, not by audio."""
+        yield None
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Passes frames on, and answers the user's turns."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, UserStartedSpeakingFrame) and not frame.emulated:
+            text = self._upcoming()
+            if self._interim and text and not self.is_muted:
+                await self.push_frame(
+                    InterimTranscriptionFrame(text.split()[0], self._speaker, time_now_iso8601())
+                )
+        elif isinstance(frame, UserStoppedSpeakingFrame) and not frame.emulated:
+            text = self._upcoming()
+            self._turn += 1
+            if text and not self.is_muted:
+                await self.hear(text)
+
+    def _upcoming(self) -> str:
+        return self._transcripts[self._turn] if self._turn < len(self._transcripts) else ""

@@ -1,0 +1,1 @@
+"""Sound files as one end of a conversation."""

@@ -1,0 +1,1 @@
+"""What an output transport does for each of its destinations."""
