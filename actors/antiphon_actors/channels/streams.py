@@ -1,0 +1,276 @@
+"""The streams of one link, in both directions, and the records that concern them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from antiphon_actors.channels.errors import (
+    ChannelBroken,
+    ChannelBusy,
+    ChannelError,
+    ChannelRefused,
+    EndOfChannel,
+    ProtocolViolation,
+    again,
+)
+from antiphon_actors.channels.framing import MAX_REASON, Kind, Record, expect, pack_record
+from antiphon_actors.channels.in_stream import InStream, StreamReceiver
+from antiphon_actors.channels.out_stream import OutStream
+
+if TYPE_CHECKING:
+    from antiphon_actors.channels.limits import Limits
+    from antiphon_actors.channels.link import Link
+    from antiphon_actors.channels.outbox import Outbox
+
+_URGENT = int(Kind.URGENT)
+
+
+class Streams:
+    """Tables of a link's streams.
+
+    Each side numbers the streams it opens from 1. A record for a number that was used is late (it
+    crossed the end of its stream) and ignored; one for a number never used is a violation.
+
+    Attributes:
+        handlers: What takes which kind of record.
+        late_records: Records that came after the end of their stream.
+    """
+
+    def __init__(
+        self, *, outbox: Outbox, limits: Limits, accept: Callable[[bytes], StreamReceiver]
+    ) -> None:
+        """Starts with none; `accept` returns the receiver for a key or raises to refuse."""
+        self._outbox = outbox
+        self._limits = limits
+        self._accept = accept
+        self._out: dict[int, OutStream] = {}
+        self._opening: dict[int, asyncio.Future[None]] = {}
+        self._last_out = 0
+        self._in: dict[int, InStream] = {}
+        self._last_in = 0
+        self._error: ChannelError | None = None
+        self.late_records = 0
+        self.handlers: dict[int, Callable[[Record], None]] = {
+            Kind.DATA: self._on_frame,
+            Kind.URGENT: self._on_frame,
+            Kind.ACK: self._on_ack,
+            Kind.OPEN: self._on_open,
+            Kind.OPENED: self._on_opened,
+            Kind.REFUSED: self._on_refused,
+            Kind.END: self._on_end,
+            Kind.ENDED: self._on_ended,
+            Kind.RESET: self._on_reset,
+            Kind.STOP: self._on_stop,
+        }
+
+    @property
+    def out_count(self) -> int:
+        """Streams open towards the peer."""
+        return len(self._out)
+
+    @property
+    def in_count(self) -> int:
+        """Streams open from the peer."""
+        return len(self._in)
+
+    async def open(self, link: Link, key: bytes) -> OutStream:
+        """Opens a stream to the peer; see `Link.open_stream`."""
+        limits = self._limits
+        if len(key) > limits.max_key_bytes:
+            raise ValueError(
+                f"a key of {len(key)} bytes exceeds the limit of {limits.max_key_bytes}"
+            )
+        if len(self._out) >= limits.max_streams:
+            raise ChannelBusy(f"{len(self._out)} streams to {link.peer.name} are open already")
+        self._last_out += 1
+        stream_id = self._last_out
+        stream = OutStream(link, self._outbox, stream_id, key, self._forget)
+        self._out[stream_id] = stream
+        opening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._opening[stream_id] = opening
+        self._outbox.express(pack_record(Kind.OPEN, stream_id, key))
+        try:
+            async with asyncio.timeout(limits.open_secs):
+                await opening
+        except TimeoutError as error:
+            stream.abort()
+            raise ChannelBroken(
+                f"{link.peer.name} did not answer within {limits.open_secs} s"
+            ) from error
+        except asyncio.CancelledError:
+            stream.abort()
+            raise
+        finally:
+            self._opening.pop(stream_id, None)
+        return stream
+
+    def _forget(self, stream_id: int) -> None:
+        self._out.pop(stream_id, None)
+
+    def stop(self, receiver: StreamReceiver, reason: str) -> bool:
+        """Gives up a stream from the peer; see `Link.stop_stream`."""
+        for stream_id, stream in self._in.items():
+            if stream.receiver is receiver:
+                self._stop(stream_id, stream, reason)
+                return True
+        return False
+
+    def _stop(self, stream_id: int, stream: InStream, reason: str) -> None:
+        del self._in[stream_id]
+        # What is processed but unreported must not look unprocessed to the sender.
+        ack = stream.take_ack()
+        stream.close()
+        self._outbox.express(ack + pack_record(Kind.STOP, stream_id, reason[:MAX_REASON]))
+
+    def lose(self, error: ChannelError) -> None:
+        """The link is gone, and all streams with it."""
+        self._error = error
+        for opening in self._opening.values():
+            if not opening.done():
+                opening.set_exception(again(error))
+        out, self._out = self._out, {}
+        for out_stream in out.values():
+            out_stream.lose(error)
+        streams, self._in = self._in, {}
+        for in_stream in streams.values():
+            in_stream.close()
+            self._tell_closed(in_stream, error)
+
+    def _on_frame(self, record: Record) -> None:
+        if len(record) < 5:
+            raise ProtocolViolation("a frame's record is too short")
+        kind, stream_id, seq, sent_ns, payload = record[:5]
+        if (
+            type(payload) is not bytes
+            or type(stream_id) is not int
+            or type(seq) is not int
+            or type(sent_ns) is not int
+        ):
+            raise ProtocolViolation("a frame's record has fields of wrong types")
+        stream = self._in.get(stream_id)
+        if stream is None:
+            self._check_was_in_stream(stream_id)
+            return
+        delivery = stream.accept(kind == _URGENT, seq, sent_ns, payload)
+        try:
+            stream.receiver.deliver(delivery)
+        except Exception as error:  # noqa: BLE001 - ends this stream only
+            logger.opt(exception=error).error("stream receiver failed")
+            if stream_id in self._in:
+                self._stop(stream_id, stream, f"{type(error).__name__}: {error}")
+                self._tell_closed(stream, error)
+
+    def _on_open(self, record: Record) -> None:
+        _, stream_id, key = expect(record, int, bytes)[:3]
+        if stream_id <= self._last_in:
+            raise ProtocolViolation(f"stream {stream_id} follows stream {self._last_in}")
+        if len(key) > self._limits.max_key_bytes:
+            raise ProtocolViolation(f"a key of {len(key)} bytes")
+        self._last_in = stream_id
+        try:
+            if len(self._in) >= self._limits.max_streams:
+                raise ChannelRefused(f"{len(self._in)} streams are open already")
+            receiver = self._accept(key)
+        except ChannelRefused as error:
+            self._refuse(stream_id, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - the peer is told, the link lives
+            logger.exception("stream refused by an error")
+            self._refuse(stream_id, f"{type(error).__name__}: {error}")
+            return
+        stream = InStream(self._outbox, self._limits, stream_id, key, receiver)
+        if self._error is not None:  # what was asked ended the link
+            self._tell_closed(stream, again(self._error))
+            return
+        self._in[stream_id] = stream
+        self._outbox.express(pack_record(Kind.OPENED, stream_id))
+
+    def _refuse(self, stream_id: int, reason: str) -> None:
+        self._outbox.express(pack_record(Kind.REFUSED, stream_id, reason[:MAX_REASON]))
+
+    def _on_opened(self, record: Record) -> None:
+        _, stream_id = expect(record, int)[:2]
+        opening = self._opening.pop(stream_id, None)
+        if opening is None:
+            self._check_was_out_stream(stream_id)
+        elif not opening.done():
+            opening.set_result(None)
+
+    def _on_refused(self, record: Record) -> None:
+        _, stream_id, reason = expect(record, int, str)[:3]
+        opening = self._opening.pop(stream_id, None)
+        if opening is None:
+            self._check_was_out_stream(stream_id)
+            return
+        error = ChannelRefused(reason)
+        if (stream := self._out.pop(stream_id, None)) is not None:
+            stream.lose(error)
+        if not opening.done():
+            opening.set_exception(error)
+
+    def _on_end(self, record: Record) -> None:
+        _, stream_id = expect(record, int)[:2]
+        stream = self._in.pop(stream_id, None)
+        if stream is None:
+            self._check_was_in_stream(stream_id)
+            return
+        # What is processed but unreported would be lost with the stream.
+        ack = stream.take_ack()
+        stream.close()
+        self._outbox.express(ack + pack_record(Kind.ENDED, stream_id))
+        self._tell_closed(stream, None)
+
+    def _on_ended(self, record: Record) -> None:
+        _, stream_id = expect(record, int)[:2]
+        stream = self._out.get(stream_id)
+        if stream is None:
+            self._check_was_out_stream(stream_id)
+        else:
+            stream.ended_by_peer()
+            del self._out[stream_id]
+
+    def _on_reset(self, record: Record) -> None:
+        _, stream_id, reason = expect(record, int, str)[:3]
+        stream = self._in.pop(stream_id, None)
+        if stream is None:
+            self._check_was_in_stream(stream_id)
+            return
+        stream.close()
+        self._tell_closed(stream, ChannelBroken(f"the sender gave the stream up: {reason}"))
+
+    def _on_stop(self, record: Record) -> None:
+        _, stream_id, reason = expect(record, int, str)[:3]
+        stream = self._out.pop(stream_id, None)
+        if stream is None:
+            self._check_was_out_stream(stream_id)
+        else:
+            stream.lose(EndOfChannel(f"the receiver gave the stream up: {reason}"))
+
+    def _on_ack(self, record: Record) -> None:
+        _, stream_id, ordered, urgent = expect(record, int, int, int)[:4]
+        stream = self._out.get(stream_id)
+        if stream is None:
+            self._check_was_out_stream(stream_id)
+        else:
+            stream.acknowledge(ordered, urgent)
+
+    def _check_was_in_stream(self, stream_id: int) -> None:
+        # Records cross a STOP or a refusal on their way; they are no fault.
+        if not 0 < stream_id <= self._last_in:
+            raise ProtocolViolation(f"a record for stream {stream_id}, which was never opened")
+        self.late_records += 1
+
+    def _check_was_out_stream(self, stream_id: int) -> None:
+        if not 0 < stream_id <= self._last_out:
+            raise ProtocolViolation(f"an answer for stream {stream_id}, which was never opened")
+        self.late_records += 1
+
+    def _tell_closed(self, stream: InStream, reason: Exception | None) -> None:
+        try:
+            stream.receiver.closed(reason)
+        except Exception:  # noqa: BLE001 - one receiver's fault is not another's
+            logger.exception("stream receiver failed to close")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon_actors.channels.errors import ProtocolViolation
+from antiphon_actors.channels.framing import (
+    DATA_OVERHEAD_BYTES,
+    Kind,
+    RecordParser,
+    expect,
+    pack_data_head,
+    pack_record,
+)
+
+LIMIT = 1 << 16
+
+fields = st.lists(
+    st.one_of(st.integers(-(2**63), 2**64 - 1), st.binary(max_size=300), st.text(max_size=50)),
+    max_size=5,
+)
+records = st.lists(st.tuples(st.sampled_from(Kind), fields), max_size=12)
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@given(records, st.lists(st.integers(0, 10_000), max_size=20))
+def test_records_survive_any_cutting(sent: list[tuple[Kind, list[Any]]], cuts: list[int]) -> None:
+    data = b"".join(pack_record(kind, *values) for kind, values in sent)
+    parser = RecordParser(LIMIT)
+    received = [record for piece in cut(data, cuts) for record in parser.feed(piece)]
+    assert received == [[int(kind), *values] for kind, values in sent]
+    assert parser.held_bytes == 0
+
+
+@given(
+    st.binary(max_size=2000),
+    st.integers(1, 2**32 - 1),
+    st.integers(1, 2**63),
+    st.integers(0, 2**63),
+)
+def test_the_data_head_is_the_record_it_stands_for(
+    payload: bytes, stream: int, seq: int, sent_ns: int
+) -> None:
+    data = pack_data_head(Kind.DATA, stream, seq, sent_ns, len(payload)) + payload
+    assert list(RecordParser(LIMIT).feed(data)) == [[Kind.DATA, stream, seq, sent_ns, payload]]
+    assert len(data) == 4 + DATA_OVERHEAD_BYTES + len(payload)
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))
+def test_noise_gives_records_or_a_violation(noise: bytes, cuts: list[int]) -> None:
+    parser = RecordParser(LIMIT)
+    try:
+        for piece in cut(noise, cuts):
+            for record in parser.feed(piece):
+                assert isinstance(record, list)
+    except ProtocolViolation:
+        return
+    assert parser.held_bytes <= len(noise)
+
+
+def test_an_oversized_record_is_refused_before_it_is_held() -> None:
+    parser = RecordParser(100)
+    with pytest.raises(ProtocolViolation, match="exceeds"):
+        list(parser.feed((101).to_bytes(4, "little")))
+    assert parser.held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        msgpack.packb([]),
+        msgpack.packb({"kind": 1}),
+        msgpack.packb(7),
+        msgpack.packb([1]) + b"\0",
+        b"\xc1",
+        b"\x92\x01",
+        b"\x91" * 3000,
+        b"\x81\x90\x01",
+        b"\x91\xa1\xff",
+    ],
+)
+def test_what_is_no_record(body: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        list(RecordParser(LIMIT).feed(len(body).to_bytes(4, "little") + body))
+
+
+def test_fields_are_checked_and_later_ones_ignored() -> None:
+    assert expect([22, 1, b"x", "new"], int, bytes)[1:3] == [1, b"x"]
+    for record in ([22, 1], [22, 1, "x"], [22, True, b"x"], [22, 1.0, b"x"]):
+        with pytest.raises(ProtocolViolation):
+            expect(record, int, bytes)
