@@ -1,0 +1,493 @@
+"""One actor a node: owns the processor and supervisor actors there.
+
+Ray kills an actor's children when their owner dies. A supervisor that owned its processor actors
+would take them along, so the agent owns both, and each outlives a restart of the other. The agent
+does little and holds no session state; its decisions are those of `antiphon_actors.pools`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from loguru import logger
+from ray.exceptions import ActorUnavailableError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from antiphon_actors.agent_types import ActorDeath, ActorLease, AgentSettings, Deaths
+from antiphon_actors.errors import NoActorError
+from antiphon_actors.pool_types import (
+    Action,
+    Grant,
+    KillActor,
+    Mode,
+    PoolKey,
+    Refuse,
+    ReportDeath,
+    Role,
+    StartActor,
+)
+from antiphon_actors.pools import NodePools
+from antiphon_actors.processor_actor import ActorFacts, ProcessorActor, WatchedActor, remote_class
+from antiphon_actors.ray_internal import WorkerPrestarter, actor_id_of
+
+__all__ = [
+    "ActorDeath",
+    "ActorLease",
+    "AgentSettings",
+    "Deaths",
+    "NodeAgent",
+    "actor_options",
+    "agent_name",
+    "create_agent",
+    "find_agent",
+]
+
+NAMESPACE = "antiphon"
+KEPT_DEATHS = 1024
+# How long an actor may take to close its sockets before it is killed anyway.
+_STOP_SECS = 0.5
+_WARM_INTERVAL_SECS = 1.0
+_REFILL_DELAY_SECS = 0.05
+_WORKER_KEEP_ALIVE_SECS = 600
+
+
+@dataclass(slots=True)
+class _Running:
+    handle: Any
+    actor_id: str
+    facts: ActorFacts | None = None
+    watch: asyncio.Task[None] | None = None
+
+
+class NodeAgent(WatchedActor):
+    """Gives sessions places in actors of its node; see the module and `create_agent`.
+
+    All methods but `start` and `shutdown` may be called any number of times at once.
+
+    Args:
+        settings: How to work.
+    """
+
+    def __init__(self, settings: AgentSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._pools = NodePools(settings.pools)
+        self._running: dict[int, _Running] = {}
+        self._answers: dict[int, asyncio.Future[Grant]] = {}
+        self._deaths: deque[ActorDeath] = deque(maxlen=KEPT_DEATHS)
+        self._death_count = 0
+        self._death_news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._clock_news = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._workers = WorkerPrestarter(keep_alive_secs=_WORKER_KEEP_ALIVE_SECS)
+        self._workers_wanted = settings.warm_workers
+        self._node_id = ""
+        self._classes: dict[Role, Any] = {}
+
+    async def start(self) -> ActorFacts:
+        """Begins to fill the reserve; later calls only answer.
+
+        Other methods start the agent themselves, so that one restarted by Ray goes on working.
+        """
+        self._ensure_started()
+        return ActorFacts(uri="", pid=os.getpid(), prefix=0, node_id=self._node_id)
+
+    async def acquire(
+        self,
+        session_id: str,
+        kind: str,
+        mode: Literal["dedicated", "pooled"] = "pooled",
+        resources: Mapping[str, float] | None = None,
+        avoid: Iterable[str] = (),
+    ) -> ActorLease:
+        """Gives a session a place in a processor actor.
+
+        A caller that is cancelled gets no place: one that was found meanwhile is freed.
+
+        Args:
+            session_id: Whose place.
+            kind: Class of processor; pooled actors host one kind each.
+            mode: An actor for this one alone, or a slot in a shared one.
+            resources: Ray resources the actor must reserve (`num_cpus`, `num_gpus`, `memory`,
+                custom ones); with any, no actor of the reserve fits and one is started.
+            avoid: Ids of actors that must not be chosen.
+
+        Raises:
+            NoActorError: None is free and none can be had in time; why.
+        """
+        key = PoolKey.of(Role.PROCESSOR, kind, resources)
+        return await self._lease(session_id, key, Mode(mode), avoid)
+
+    async def start_supervisor(
+        self,
+        session_id: str,
+        kind: str = "supervisor",
+        mode: Literal["dedicated", "pooled"] = "pooled",
+        resources: Mapping[str, float] | None = None,
+        avoid: Iterable[str] = (),
+    ) -> ActorLease:
+        """Gives a session a supervisor, started from a warm worker where none has a free slot.
+
+        Args:
+            session_id: Whose supervisor.
+            kind: Sessions of the same kind (a bot and its version, say) may share one.
+            mode: A supervisor for this session alone, or one with free slots.
+            resources: Ray resources it must reserve.
+            avoid: Ids of actors that must not be chosen.
+
+        Raises:
+            NoActorError: As `acquire`.
+        """
+        key = PoolKey.of(Role.SUPERVISOR, kind, resources)
+        return await self._lease(session_id, key, Mode(mode), avoid)
+
+    async def release(self, session_id: str) -> None:
+        """Frees all places of a session; unknown sessions are ignored.
+
+        Its dedicated actors are killed; pooled ones stay until they have been idle for a while.
+        """
+        self._ensure_started()
+        self._perform(self._pools.release(session_id, time.monotonic()))
+
+    async def release_lease(self, lease_id: int) -> None:
+        """Frees one place; unknown ones are ignored."""
+        self._ensure_started()
+        self._perform(self._pools.release_lease(lease_id, time.monotonic()))
+
+    async def deaths(self, since: int = 0, wait_secs: float = 30.0) -> Deaths:
+        """Returns the deaths after `since`, waiting up to `wait_secs` for the first.
+
+        Args:
+            since: The cursor of the answer before; -1 for the present one at once.
+            wait_secs: How long to wait when there are none.
+        """
+        self._ensure_started()
+        if since >= self._death_count:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._death_news.wait(), wait_secs)
+        fresh = self._death_count - since if since >= 0 else 0
+        # A cursor from before a restart of this agent is ahead of its count: all is new then.
+        missed = fresh > len(self._deaths) or fresh < 0
+        count = len(self._deaths) if missed else fresh
+        deaths = tuple(self._deaths)[len(self._deaths) - count :]
+        return Deaths(self._death_count, deaths, missed)
+
+    async def status(self) -> dict[str, Any]:
+        """Numbers for tables: capacity, actors by kind, and each actor."""
+        return {
+            "node_id": self._node_id,
+            "pid": os.getpid(),
+            **self._pools.statistics(),
+            "prestart_refused": self._workers.refused,
+            "deaths": self._death_count,
+            "processes": [
+                {
+                    "actor_id": running.actor_id,
+                    "pid": running.facts.pid,
+                    "uri": running.facts.uri,
+                    "used": self._pools.used_slots(number),
+                }
+                for number, running in self._running.items()
+                if running.facts is not None
+            ],
+        }
+
+    async def shutdown(self, wait_secs: float = 2.0) -> None:
+        """Kills all actors of the agent and waits for their end; the agent itself stays."""
+        self._perform(self._pools.close("the node agent is shutting down"))
+        ending = [task for task in self._tasks if task.get_name().startswith("end")]
+        watches = [entry.watch for entry in self._running.values() if entry.watch is not None]
+        if ending or watches:
+            await asyncio.wait([*ending, *watches], timeout=wait_secs)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=wait_secs)
+        for number in list(self._running):
+            self._forget(number, kill=True)
+        await self._workers.aclose()
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for the health check."""
+        return self._pools.statistics()
+
+    # --- requests -------------------------------------------------------------------------------
+
+    async def _lease(
+        self, session_id: str, key: PoolKey, mode: Mode, avoid: Iterable[str]
+    ) -> ActorLease:
+        self._ensure_started()
+        unwanted = set(avoid)
+        numbers = [n for n, entry in self._running.items() if entry.actor_id in unwanted]
+        now = time.monotonic()
+        request, actions = self._pools.acquire(session_id, key, mode, now, avoid=numbers)
+        answer = self._answers[request] = asyncio.get_running_loop().create_future()
+        self._perform(actions)
+        if self._pools.hurried:
+            self._hurry.set()
+        try:
+            # The state machine has a deadline for every request; this one is for its faults.
+            grant = await asyncio.wait_for(answer, self._settings.pools.acquire_deadline_secs + 5.0)
+        except (asyncio.CancelledError, TimeoutError):
+            self._answers.pop(request, None)
+            actions = self._pools.cancel(request, time.monotonic())
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                actions += self._pools.release_lease(answer.result().lease, time.monotonic())
+            self._perform(actions)
+            raise
+        running = self._running.get(grant.actor)
+        if running is None or running.facts is None:
+            raise NoActorError("the actor died as it was given away", True, 0.0)
+        return ActorLease(grant.lease, running.actor_id, running.handle, running.facts)
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case StartActor():
+                    _ = self._spawn(self._start_actor(action), f"start {action.actor}")
+                case KillActor():
+                    self._end_actor(action)
+                case Grant():
+                    answer = self._answers.pop(action.request, None)
+                    if answer is None or answer.done():
+                        now = time.monotonic()
+                        self._perform(self._pools.release_lease(action.lease, now))
+                    else:
+                        answer.set_result(action)
+                case Refuse():
+                    answer = self._answers.pop(action.request, None)
+                    if answer is not None and not answer.done():
+                        answer.set_exception(
+                            NoActorError(action.reason, action.overloaded, action.retry_after_secs)
+                        )
+                case ReportDeath():
+                    self._report_death(action)
+        # Whatever happened may have changed when the clock is due.
+        self._clock_news.set()
+
+    # --- actors ---------------------------------------------------------------------------------
+
+    async def _start_actor(self, action: StartActor) -> None:
+        if not self._pools.hurried:
+            # A refill of the reserve leaves the machine to the session that has just been served.
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), _REFILL_DELAY_SECS)
+        started = time.monotonic()
+        running: _Running | None = None
+        try:
+            async with asyncio.timeout(self._settings.start_deadline_secs):
+                handle = self._create(action)
+                running = _Running(handle, actor_id_of(handle))
+                self._running[action.actor] = running
+                running.facts = await handle.start.remote()
+        except Exception as error:  # noqa: BLE001 - whatever a constructor raises is a failed start
+            self._forget(action.actor, kill=True)
+            if not self._pools.knows(action.actor):
+                # Given up meanwhile.
+                return
+            reason = _reason(error) or f"not ready after {self._settings.start_deadline_secs:g} s"
+            logger.warning("an actor did not start", role=str(action.role), error=reason)
+            self._perform(self._pools.start_failed(action.actor, reason, time.monotonic()))
+            return
+        # A warm worker was used up.
+        self._workers_wanted += 1
+        running.watch = self._spawn(self._watch(action.actor, running), f"watch {action.actor}")
+        logger.debug("actor started", role=str(action.role), secs=time.monotonic() - started)
+        self._perform(self._pools.started(action.actor, time.monotonic()))
+
+    def _create(self, action: StartActor) -> Any:
+        options = actor_options(self._node_id, dict(action.resources))
+        settings = self._settings
+        if action.role is Role.PROCESSOR:
+            return (
+                self._class_of(action.role)
+                .options(**options)
+                .remote(settings.hub_dir, settings.host)
+            )
+        me = ray.get_runtime_context().current_actor
+        return (
+            self._class_of(action.role)
+            .options(**options)
+            .remote(settings.hub_dir, me, **settings.supervisor_arguments)
+        )
+
+    def _class_of(self, role: Role) -> Any:
+        if role not in self._classes:
+            plain: Any = ProcessorActor
+            if role is Role.SUPERVISOR:
+                module, _, name = self._settings.supervisor.partition(":")
+                plain = getattr(importlib.import_module(module), name)
+            self._classes[role] = remote_class(plain)
+        return self._classes[role]
+
+    async def _watch(self, number: int, running: _Running) -> None:
+        """Waits for an actor's death; the pending call fails within about 10 ms of it."""
+        while True:
+            try:
+                await running.handle.ctl_closed.remote()
+                reason = "it left its watch"
+            except ActorUnavailableError:
+                # Not known to be dead: ask again.
+                await asyncio.sleep(0.1)
+                continue
+            except RayError as error:
+                reason = _reason(error)
+            break
+        self._perform(self._pools.died(number, reason, time.monotonic()))
+        self._forget(number, kill=False)
+
+    def _end_actor(self, action: KillActor) -> None:
+        running = self._running.get(action.actor)
+        if running is not None:
+            _ = self._spawn(self._stop_and_kill(action.actor, running), f"end {action.actor}")
+
+    async def _stop_and_kill(self, number: int, running: _Running) -> None:
+        if running.facts is not None and hasattr(running.handle, "stop"):
+            with contextlib.suppress(RayError, TimeoutError):
+                # So that its sockets do not stay behind; a stuck one is killed all the same.
+                await asyncio.wait_for(running.handle.stop.remote(), _STOP_SECS)
+        self._forget(number, kill=True)
+
+    def _forget(self, number: int, *, kill: bool) -> None:
+        running = self._running.pop(number, None)
+        if running is not None and kill:
+            with contextlib.suppress(RayError, ValueError):
+                ray.kill(running.handle)
+
+    def _report_death(self, action: ReportDeath) -> None:
+        actor_id = self._running[action.actor].actor_id
+        self._deaths.append(
+            ActorDeath(actor_id, str(action.role), action.kind, action.sessions, action.reason)
+        )
+        self._death_count += 1
+        self._death_news.set()
+        self._death_news = asyncio.Event()
+        logger.warning(
+            "an actor died",
+            actor_id=actor_id,
+            kind=action.kind,
+            session_ids=action.sessions,
+            error=action.reason,
+        )
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _ensure_started(self) -> None:
+        if self._node_id:
+            return
+        self.adopt_loop()
+        self._node_id = ray.get_runtime_context().get_node_id()
+        _ = self._spawn(self._keep_time(), "clock")
+        _ = self._spawn(self._keep_workers(), "workers")
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = time.monotonic()
+            self._perform(self._pools.tick(now))
+            # What `tick` did is not news to this task.
+            self._clock_news.clear()
+            due = self._pools.wake_at(time.monotonic())
+            pause = max(due - time.monotonic(), 0.001) if due is not None else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._clock_news.wait(), pause)
+
+    async def _keep_workers(self) -> None:
+        """Replaces used blank workers, a few a second so that starts do not crowd out sessions."""
+        renew_at = time.monotonic() + _WORKER_KEEP_ALIVE_SECS
+        at_once = max(os.cpu_count() or 1, 1)
+        while not self._workers.refused:
+            if time.monotonic() >= renew_at:
+                renew_at = time.monotonic() + _WORKER_KEEP_ALIVE_SECS
+                self._workers_wanted = self._settings.warm_workers
+            # Actors first: each process being started slows the others down.
+            count = 0 if self._pools.starting else min(self._workers_wanted, at_once)
+            if count > 0 and await self._workers.start(count):
+                self._workers_wanted -= count
+            await asyncio.sleep(_WARM_INTERVAL_SECS)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.opt(exception=error).error(
+                "a task of the node agent failed", task=task.get_name()
+            )
+
+
+def agent_name(node_id: str) -> str:
+    """Returns the name of a node's detached agent in the namespace "antiphon"."""
+    return f"antiphon-agent-{node_id}"
+
+
+def create_agent(
+    settings: AgentSettings, *, node_id: str | None = None, detached: bool = False
+) -> Any:
+    """Creates the agent of a node and returns its handle; call `start` on it.
+
+    Args:
+        settings: How it works.
+        node_id: Which node; None for that of this process.
+        detached: It outlives the job that made it, has a name (`agent_name`), and an
+            existing one is returned; otherwise it dies with its creator.
+    """
+    node_id = node_id or ray.get_runtime_context().get_node_id()
+    options = actor_options(node_id, {})
+    if detached:
+        # Its children die with it, so a restarted one truthfully begins with nothing.
+        options |= {
+            "name": agent_name(node_id),
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "max_restarts": -1,
+        }
+    return remote_class(NodeAgent).options(**options).remote(settings)
+
+
+def find_agent(node_id: str) -> Any:
+    """Returns the handle of a node's detached agent.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return ray.get_actor(agent_name(node_id), namespace=NAMESPACE)
+
+
+def actor_options(node_id: str, resources: Mapping[str, float]) -> dict[str, Any]:
+    """Returns the Ray options of an actor of ours on one node.
+
+    Args:
+        node_id: The node; the actor fails rather than go elsewhere.
+        resources: `num_cpus`, `num_gpus`, `memory`, and custom resources; none are reserved unless named.
+    """
+    custom = dict(resources)
+    return {
+        "num_cpus": custom.pop("num_cpus", 0),
+        "num_gpus": custom.pop("num_gpus", 0),
+        "memory": custom.pop("memory", None),
+        "resources": custom,
+        "max_restarts": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+    }
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what Ray's long messages say in their last line, without its guesses at causes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].partition(" Some common causes")[0] if lines else ""

@@ -1,0 +1,135 @@
+"""The vocabulary of `antiphon_actors.pools`: settings, requests and actions."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class Mode(enum.StrEnum):
+    """How a session uses an actor."""
+
+    DEDICATED = "dedicated"
+    POOLED = "pooled"
+
+
+class Role(enum.StrEnum):
+    """What runs in an actor."""
+
+    PROCESSOR = "processor"
+    SUPERVISOR = "supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Sizes, limits and times of one node's actors.
+
+    Attributes:
+        reserve: Started processor actors kept for whoever asks next.
+        slots_per_actor: Processors one pooled actor hosts.
+        supervisor_slots: Sessions one pooled supervisor carries.
+        max_starts: Actors being started at once; more only slow each other down.
+        max_actors: Actors on the node, all roles, those being started included.
+        max_waiting: Requests that may wait for an actor; more are refused at once.
+        acquire_deadline_secs: How long a request waits before it is refused.
+        idle_secs: How long an unused pooled actor is kept.
+        failures_to_open: Failed starts in a row after which starting stops for a while and
+            requests are refused with the reason.
+        backoff_first_secs: Pause after the first failed start; doubles with each further one.
+        backoff_limit_secs: Longest pause.
+    """
+
+    reserve: int = 3
+    slots_per_actor: int = 8
+    supervisor_slots: int = 1
+    max_starts: int = 2
+    max_actors: int = 256
+    max_waiting: int = 256
+    acquire_deadline_secs: float = 20.0
+    idle_secs: float = 60.0
+    failures_to_open: int = 3
+    backoff_first_secs: float = 0.25
+    backoff_limit_secs: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolKey:
+    """What makes two requests servable by one actor.
+
+    Attributes:
+        role: Class of actor.
+        kind: Class of processor, or a name the caller gives its supervisors.
+        resources: Ray resources the actor reserves, sorted.
+    """
+
+    role: Role
+    kind: str
+    resources: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def of(cls, role: Role, kind: str, resources: Mapping[str, float] | None = None) -> PoolKey:
+        """Builds a key; resources of zero count as none."""
+        wanted = (resources or {}).items()
+        return cls(role, kind, tuple(sorted((name, amount) for name, amount in wanted if amount)))
+
+    @property
+    def start_class(self) -> tuple[Role, tuple[tuple[str, float], ...]]:
+        """What an actor must be started as to serve it."""
+        return self.role, self.resources
+
+
+@dataclass(frozen=True, slots=True)
+class StartActor:
+    """Start an actor; answer with `started` or `start_failed`."""
+
+    actor: int
+    role: Role
+    resources: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KillActor:
+    """Kill an actor; it is forgotten already."""
+
+    actor: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Answer a request: this actor, under this lease."""
+
+    request: int
+    lease: int
+    actor: int
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a request: no actor, and why.
+
+    Attributes:
+        overloaded: The request may succeed `retry_after_secs` later.
+    """
+
+    request: int
+    reason: str
+    overloaded: bool
+    retry_after_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDeath:
+    """Tell those who watch: an actor died by itself, and these sessions were in it."""
+
+    actor: int
+    role: Role
+    kind: str
+    sessions: tuple[str, ...]
+    reason: str
+
+
+# What the state machine wants done, in the order it wants it.
+Action = StartActor | KillActor | Grant | Refuse | ReportDeath

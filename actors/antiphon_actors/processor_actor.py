@@ -1,0 +1,179 @@
+"""The Ray actor that hosts processors: a thin shell around `ProcessorHost`.
+
+What it does is written without Ray in `antiphon_actors.processor_host`. The shell adds what
+only an actor can: a second thread (the concurrency group "ctl") that answers while the first is busy,
+and a call that ends only when the process does, by which its owner notices its death within
+10 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+
+from antiphon_actors.session import console
+
+CONTROL_GROUP = "ctl"
+# One call is the owner's watch, the rest are health checks and statistics.
+CONTROL_CONCURRENCY = 8
+# How long a health check waits for the main loop before it reports it as stuck.
+LAG_PROBE_SECS = 0.5
+DEFAULT_HOST = "antiphon_actors.processor_host:ProcessorHost"
+
+
+class Host(Protocol):
+    """What the shell needs of a `ProcessorHost`."""
+
+    async def start(self) -> str:
+        """Opens the channel hub and returns its URI."""
+
+    async def attach(self, spec: Any) -> Any:
+        """Builds one processor of a session."""
+
+    async def detach(self, session_id: str) -> Any:
+        """Removes all processors of a session."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for tables and metrics."""
+
+    async def aclose(self) -> None:
+        """Ends all processors and closes the hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorFacts:
+    """Where a started actor is.
+
+    Attributes:
+        uri: Of its channel hub; empty for an actor without one.
+        pid: Its process.
+        prefix: Process prefix of the ids of frames made there, 0 where the host tells none.
+        node_id: Ray's id of its node, hexadecimal.
+    """
+
+    uri: str
+    pid: int
+    prefix: int
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActorHealth:
+    """How an actor is.
+
+    Attributes:
+        lag_ms: How long its main event loop took to run something new; the probe's limit if it did
+            not.
+        stuck: Whether it did not within the limit.
+        statistics: Numbers of the host.
+    """
+
+    lag_ms: float
+    stuck: bool
+    statistics: dict[str, Any]
+
+
+class WatchedActor:
+    """What the node agent needs of every actor it owns: a base for actor classes."""
+
+    def __init__(self) -> None:
+        self._main_loop: asyncio.AbstractEventLoop | None = None
+
+    def adopt_loop(self) -> None:
+        """Remembers the running loop as the one whose lag is measured."""
+        self._main_loop = asyncio.get_running_loop()
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for `ctl_health`; called on the main loop."""
+        return {}
+
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
+    async def ctl_closed(self) -> None:
+        """Never returns: ends with an error when this process dies."""
+        await asyncio.Event().wait()
+
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
+    async def ctl_health(self) -> ActorHealth:
+        """Measures the lag of the main loop, from the control thread."""
+        started = time.monotonic()
+        stuck = False
+        statistics: dict[str, Any] = {}
+        if self._main_loop is not None:
+            probe = asyncio.run_coroutine_threadsafe(self._probe(), self._main_loop)
+            try:
+                statistics = await asyncio.wait_for(asyncio.wrap_future(probe), LAG_PROBE_SECS)
+            except TimeoutError:
+                stuck = True
+        return ActorHealth((time.monotonic() - started) * 1000, stuck, statistics)
+
+    async def _probe(self) -> dict[str, Any]:
+        return self.statistics()
+
+
+def remote_class(actor_class: type[WatchedActor]) -> Any:
+    """Returns the Ray actor class of a watched actor, with its control thread."""
+    return ray.remote(concurrency_groups={CONTROL_GROUP: CONTROL_CONCURRENCY})(actor_class)
+
+
+class ProcessorActor(WatchedActor):
+    """Hosts processors of one or many sessions; see `ProcessorHost` for what that means.
+
+    Args:
+        hub_dir: Directory of the host's Unix sockets.
+        host: "module:Class" of the host.
+    """
+
+    def __init__(self, hub_dir: str, host: str = DEFAULT_HOST) -> None:
+        super().__init__()
+        self._hub_dir = hub_dir
+        self._host_class = host
+        self._host: Host | None = None
+        self._facts: ActorFacts | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> ActorFacts:
+        """Imports and starts the host; later calls return the same facts."""
+        async with self._starting:
+            if self._facts is None:
+                self.adopt_loop()
+                # Without the values of variables: they may be what somebody said.
+                console.configure_logging("WARNING")
+                module, _, name = self._host_class.partition(":")
+                factory = getattr(importlib.import_module(module), name)
+                self._host = factory(f"processors-{os.getpid()}", self._hub_dir)
+                self._facts = ActorFacts(
+                    uri=await self._running_host().start(),
+                    pid=os.getpid(),
+                    prefix=int(getattr(self._host, "prefix", 0)),
+                    node_id=ray.get_runtime_context().get_node_id(),
+                )
+            return self._facts
+
+    async def attach(self, spec: Any) -> Any:
+        """Builds one processor of a session; what the host answers."""
+        return await self._running_host().attach(spec)
+
+    async def detach(self, session_id: str) -> Any:
+        """Removes all processors of a session; what the host answers."""
+        return await self._running_host().detach(session_id)
+
+    async def stop(self) -> None:
+        """Ends all processors and closes the hub; the process stays until it is killed."""
+        host, self._host = self._host, None
+        if host is not None:
+            await host.aclose()
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers of the host."""
+        return self._host.statistics() if self._host is not None else {}
+
+    def _running_host(self) -> Host:
+        if self._host is None:
+            raise RuntimeError("the actor has not been started, or has been stopped")
+        return self._host

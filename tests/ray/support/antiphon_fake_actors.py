@@ -1,0 +1,72 @@
+"""Stand-ins for what runs in actors; workers import this module by its directory on PYTHONPATH."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from antiphon_actors.processor_actor import ActorFacts, WatchedActor
+
+
+class FakeHost:
+    """A `ProcessorHost` that remembers what it was asked."""
+
+    prefix = 7
+
+    def __init__(self, name: str, hub_dir: str) -> None:
+        self.name = name
+        self.socket = Path(hub_dir) / f"{name}.sock"
+        self.attached: list[Any] = []
+
+    async def start(self) -> str:
+        await asyncio.to_thread(self.socket.touch)
+        return f"unix://{self.socket}"
+
+    async def attach(self, spec: Any) -> Any:
+        if spec == "block":
+            time.sleep(2.0)  # noqa: ASYNC251 - a stuck processor is what is wanted
+        self.attached.append(spec)
+        return len(self.attached)
+
+    async def detach(self, session_id: str) -> None:
+        self.attached.clear()
+
+    def statistics(self) -> dict[str, Any]:
+        return {"attached": len(self.attached)}
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.socket.unlink)
+
+
+class BrokenHost(FakeHost):
+    """A host whose sockets cannot be opened."""
+
+    async def start(self) -> str:
+        raise OSError("no sockets today")
+
+
+class FakeSupervisor(WatchedActor):
+    """The least a supervisor actor must be."""
+
+    def __init__(self, hub_dir: str, agent: Any, greeting: str = "") -> None:
+        super().__init__()
+        self._agent = agent
+        self._greeting = greeting
+
+    async def start(self) -> ActorFacts:
+        self.adopt_loop()
+        node_id = ray.get_runtime_context().get_node_id()
+        return ActorFacts(uri="unix:///nowhere", pid=os.getpid(), prefix=9, node_id=node_id)
+
+    async def greeting(self) -> str:
+        return self._greeting
+
+    async def borrow(self, session_id: str) -> int:
+        lease = await self._agent.acquire.remote(session_id, "Echo")
+        pid: int = lease.facts.pid
+        return pid

@@ -1,0 +1,143 @@
+"""Contracts with what Ray does not promise: each test names what breaks when Ray changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from antiphon_actors import ray_internal
+from antiphon_actors.cluster import LocalCluster
+from antiphon_actors.ray_internal import ActorWatch, WorkerPrestarter
+
+pytestmark = pytest.mark.ray
+
+
+class Process:
+    def pid(self) -> int:
+        return os.getpid()
+
+
+Target: Any = ray.remote(num_cpus=0)(Process)
+
+
+def blank_workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if (process.info["cmdline"] or [""])[0].startswith("ray::IDLE"):
+            found.append(process)
+    return found
+
+
+def test_the_release_these_contracts_are_for() -> None:
+    assert ray.__version__.startswith("2.60.")
+
+
+def test_knows_where_the_raylet_listens(cluster: LocalCluster) -> None:
+    node_id = ray.get_runtime_context().get_node_id()
+    address = ray_internal.node_address(node_id)
+    assert address is not None
+    assert address.host == "127.0.0.1"
+    assert address.port > 0
+    assert ray_internal.node_address("0" * 56) is None
+
+
+async def test_prestarted_workers_start_and_stay(cluster: LocalCluster) -> None:
+    prestarter = WorkerPrestarter(keep_alive_secs=60)
+    before = len(blank_workers())
+    wanted = before + 2
+    deadline = time.monotonic() + 20
+    try:
+        while len(blank_workers()) < wanted and time.monotonic() < deadline:
+            assert await prestarter.start(1)
+            await asyncio.sleep(0.5)
+        assert len(blank_workers()) >= wanted
+        assert prestarter.refused == ""
+    finally:
+        await prestarter.aclose()
+
+
+async def test_prestarting_gives_up_where_the_raylet_refuses(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import grpc.aio
+
+    monkeypatch.setattr(ray_internal, "_raylet_channel", grpc.aio.insecure_channel)
+    prestarter = WorkerPrestarter()
+    assert not await prestarter.start(1)
+    assert "UNAUTHENTICATED" in prestarter.refused
+    assert not await prestarter.start(1)
+    await prestarter.aclose()
+
+
+async def test_prestarting_gives_up_where_ray_has_changed(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(module: str) -> None:
+        raise ImportError(f"no {module}")
+
+    monkeypatch.setattr(ray_internal, "_private", gone)
+    prestarter = WorkerPrestarter()
+    assert not await prestarter.start(1)
+    assert "ImportError" in prestarter.refused
+    assert ray_internal.draining_nodes() == {}
+    assert ray_internal.dashboard_address() is None
+    ray_internal.reload_authentication()
+    with pytest.raises(RuntimeError, match="no subscription"):
+        async with ActorWatch():
+            pass
+
+
+async def test_announces_deaths(cluster: LocalCluster) -> None:
+    async with ActorWatch() as watch:
+        target = Target.remote()
+        pid = await target.pid.remote()
+        actor_id = ray_internal.actor_id_of(target)
+        changes = aiter(watch)
+        async with asyncio.timeout(20):
+            os.kill(pid, 9)
+            async for change in changes:
+                if change.actor_id == actor_id and change.state == "dead":
+                    break
+        assert change.pid in (0, pid)
+        assert change.reason
+
+
+def test_tells_no_draining_nodes(cluster: LocalCluster) -> None:
+    assert ray_internal.draining_nodes() == {}
+
+
+def test_tells_the_dashboard(cluster: LocalCluster) -> None:
+    assert f"http://{ray_internal.dashboard_address()}" == cluster.dashboard_url
+
+
+def test_everything_listens_on_loopback(cluster: LocalCluster) -> None:
+    janitor = cluster._janitor
+    assert janitor is not None
+    listening = [
+        connection.laddr.ip
+        for process in psutil.Process(janitor.pid).children(recursive=True)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+def test_the_token_is_in_no_file_and_no_command_line(cluster: LocalCluster) -> None:
+    for path in cluster.directory.rglob("*"):
+        if path.is_file():
+            assert cluster.token.encode() not in path.read_bytes(), path
+    for process in psutil.process_iter(["cmdline"]):
+        assert cluster.token not in " ".join(process.info["cmdline"] or ())
+
+
+def test_a_worker_runs_at_ordinary_priority(cluster: LocalCluster) -> None:
+    target = Target.remote()
+    assert psutil.Process(ray.get(target.pid.remote())).nice() == 0
+    ray.kill(target)
