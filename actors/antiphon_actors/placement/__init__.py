@@ -1,0 +1,1 @@
+"""Which processor lives where, and why."""

@@ -1,0 +1,311 @@
+"""Hosts processors of one or many sessions in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from antiphon.errors import PlacementError
+from antiphon.frames import codec
+from antiphon.metrics.metrics import MetricsData
+from antiphon.observers.base_observer import BaseObserver, FramePushed
+from antiphon.pipeline.task_observer import TaskObserver
+from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSetup
+from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
+from antiphon_actors.channels import ChannelError, OutStream
+from antiphon_actors.placement.movability import unpickle_blueprint
+from antiphon_actors.process_prefix import claim_process_prefix
+from antiphon_actors.session.edge import EdgeInbox
+from antiphon_actors.session.endpoint import Endpoint, pack
+from antiphon_actors.session.node import SessionNode
+from antiphon_actors.session.spec import AttachSpec, HostedSpec
+from antiphon_actors.session.wire_types import adopt_bot_classes
+
+CLEANUP_DEADLINE_SECS = 5.0
+"""How long the processors of a session may take to clean up."""
+
+TASKS_DEADLINE_SECS = 2.0
+"""How long their tasks may resist their cancellation."""
+
+
+@dataclass
+class _Hosted:
+    """A session's part in this process.
+
+    Attributes:
+        node: Its ways to the rest of the session.
+        processors: The processors, by their numbers in the session.
+        observer: Sees their pushes, if somebody at home watches.
+        forward: Reports those home.
+        tasks: Owner of their tasks.
+        ending: Ends all this; set once that has begun.
+    """
+
+    node: SessionNode
+    processors: dict[int, FrameProcessor] = field(default_factory=dict)
+    observer: TaskObserver | None = None
+    forward: ForwardingObserver | None = None
+    tasks: TaskManager = field(default_factory=TaskManager)
+    ending: asyncio.Task[Mapping[int, Mapping[str, object]]] | None = None
+
+
+class ForwardingObserver(BaseObserver):
+    """Reports pushes between processors that do not run at home to the observers there."""
+
+    def __init__(self, node: SessionNode, home_uri: str) -> None:
+        super().__init__()
+        self._node = node
+        self._home_uri = home_uri
+        self._stream: OutStream | None = None
+        self._lost = False
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        """Sends a push home; home sees for itself what arrives there."""
+        inbox = data.destination._inbox
+        if self._lost or (isinstance(inbox, EdgeInbox) and inbox.uri == self._home_uri):
+            return
+        node = self._node
+        source = node.processor_number(data.source)
+        destination = node.processor_number(data.destination)
+        if source is None or destination is None:
+            return
+        frame = codec.encode(data.frame, node.references)
+        payload = codec.encode_value(
+            [
+                source,
+                destination,
+                data.direction.value,
+                data.timestamp + node.clock_started_ns,
+                frame,
+            ],
+            None,
+        )
+        try:
+            if self._stream is None:
+                link = await node.link(self._home_uri)
+                self._stream = await link.open_stream(pack(node.session_id, "o", 0, 1))
+            await self._stream.send(payload, urgent=False)
+        except ChannelError as error:  # home is gone, and the session with it
+            self._lost = True
+            logger.debug("pushes are no longer reported", reason=str(error))
+
+    async def drain(self) -> None:
+        """Waits until home has seen everything."""
+        if self._stream is not None and not self._lost:
+            await self._stream.drain()
+
+    def close(self) -> None:
+        """Gives the way home up."""
+        if self._stream is not None:
+            self._stream.abort()
+
+
+class ProcessorHost:
+    """Builds processors from their blueprints and runs them for their sessions."""
+
+    def __init__(self, name: str, hub_dir: str) -> None:
+        """Makes a host; start() opens it.
+
+        Args:
+            name: Name of the process, for logs and peers.
+            hub_dir: Directory for the socket of its hub.
+        """
+        self.prefix = 0
+        self._endpoint = Endpoint(name)
+        self._socket = Path(hub_dir) / f"{name}.sock"
+        self._sessions: dict[str, _Hosted] = {}
+
+    @property
+    def uri(self) -> str:
+        """Where other processes reach this one."""
+        return self._endpoint.uri
+
+    async def start(self) -> str:
+        """Opens the host and returns its hub's URI."""
+        self.prefix = claim_process_prefix()
+        await self._endpoint.start(f"unix://{self._socket}")
+        return self._endpoint.uri
+
+    async def attach(self, spec: AttachSpec) -> None:
+        """Builds the processors of a session and lets its frames in.
+
+        Raises:
+            PlacementError: If a processor cannot be built; nothing of the session remains then.
+        """
+        for path in spec.import_paths:
+            if path not in sys.path:
+                sys.path.append(path)
+        hosted = self._new_session(spec, adopt_bot_classes(spec.classes))
+        try:
+            # Its end tells that the bot's process is gone, whether or not frames go there.
+            await hosted.node.link(spec.home_uri)
+            if hosted.observer is not None:
+                await hosted.observer.start()
+            for hosted_spec in spec.processors:
+                hosted.processors[hosted_spec.pid] = _build(hosted_spec)
+            for pid, processor in hosted.processors.items():
+                hosted.node.add_local(pid, processor)
+            for hosted_spec in spec.processors:
+                _link(hosted, hosted_spec)
+            for hosted_spec in spec.processors:
+                await _replay(hosted, hosted_spec)
+        except BaseException:
+            await self.detach(spec.session_id)
+            raise
+
+    async def detach(self, session_id: str) -> Mapping[int, Mapping[str, object]]:
+        """Ends a session's part here, whatever state it is in.
+
+        Returns:
+            The statistics of each hosted processor, by its number in the session.
+        """
+        hosted = self._sessions.get(session_id)
+        if hosted is None:
+            return {}
+        # A task of its own: who asks for it may be gone before it is over.
+        return await asyncio.shield(self._end(session_id, hosted))
+
+    def _end(
+        self, session_id: str, hosted: _Hosted
+    ) -> asyncio.Task[Mapping[int, Mapping[str, object]]]:
+        if hosted.ending is None:
+            hosted.ending = asyncio.get_running_loop().create_task(
+                self._end_session(session_id, hosted), name=f"end {session_id}"
+            )
+        return hosted.ending
+
+    async def _end_session(
+        self, session_id: str, hosted: _Hosted
+    ) -> Mapping[int, Mapping[str, object]]:
+        statistics = {pid: p.statistics.to_plain() for pid, p in hosted.processors.items()}
+        try:
+            async with asyncio.timeout(CLEANUP_DEADLINE_SECS):
+                for processor in hosted.processors.values():
+                    await _clean_up(processor)
+                if hosted.observer is not None:
+                    await hosted.observer.stop()
+                if hosted.forward is not None:
+                    await hosted.forward.drain()
+        except (TimeoutError, ChannelError) as error:
+            logger.warning("session part not cleaned up", session_id=session_id, error=repr(error))
+        finally:
+            tasks = hosted.tasks.current_tasks()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=TASKS_DEADLINE_SECS)
+            if hosted.forward is not None:
+                hosted.forward.close()
+            await hosted.node.leave()
+            self._sessions.pop(session_id, None)
+        return statistics
+
+    def statistics(self) -> dict[str, object]:
+        """Numbers of this process."""
+        return {
+            "pid": os.getpid(),
+            "sessions": len(self._sessions),
+            "processors": sum(len(hosted.processors) for hosted in self._sessions.values()),
+        }
+
+    async def aclose(self) -> None:
+        """Ends every session's part and closes the hub."""
+        for session_id in list(self._sessions):
+            await self.detach(session_id)
+        await self._endpoint.aclose()
+
+    def _new_session(self, spec: AttachSpec, classes: Mapping[str, type[Any]]) -> _Hosted:
+        def peer_lost(uri: str, error: Exception) -> None:
+            if uri == spec.home_uri:
+                logger.warning("the bot's process is gone", session_id=spec.session_id)
+                self._end(spec.session_id, hosted)
+
+        def setup() -> FrameProcessorSetup:
+            return FrameProcessorSetup(
+                clock=node.clock(),
+                task_manager=hosted.tasks,
+                observer=hosted.observer,
+                watchdog_timers_enabled=spec.watchdog_timers_enabled,
+            )
+
+        node = SessionNode(
+            spec.session_id,
+            self._endpoint,
+            peer_lost=peer_lost,
+            setup=setup,
+            control={
+                "open_edges": lambda: node.open_edges(),  # noqa: PLW0108 - the node is being made
+                "detach": lambda: self.detach(spec.session_id),
+            },
+            home_uri=spec.home_uri,
+            classes=classes,
+        )
+        node.clock_started_ns = spec.clock_started_ns
+        hosted = _Hosted(node)
+        hosted.tasks.setup(
+            TaskManagerParams(
+                loop=asyncio.get_running_loop(),
+                enable_watchdog_timers=spec.watchdog_timers_enabled,
+            )
+        )
+        node.join()
+        self._sessions[spec.session_id] = hosted
+        if spec.observe:
+            hosted.forward = ForwardingObserver(node, spec.home_uri)
+            hosted.observer = TaskObserver(observers=[hosted.forward], task_manager=hosted.tasks)
+        return hosted
+
+
+def _build(spec: HostedSpec) -> FrameProcessor:
+    try:
+        blueprint = unpickle_blueprint(spec.blueprint)
+        processor = blueprint.cls(*blueprint.args, **blueprint.kwargs)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise PlacementError(
+            f"processor {spec.name} could not be built in its actor: "
+            f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        ) from error
+    assert isinstance(processor, FrameProcessor)
+    processor._name = spec.name
+    processor._id = spec.obj_id
+    # Keeps the model, which constructors may have named already.
+    metrics = processor._metrics
+    metrics.set_core_metrics_data(MetricsData(processor=spec.name, model=metrics._model_name()))
+    return processor
+
+
+async def _clean_up(processor: FrameProcessor) -> None:
+    if processor._task_manager is None:  # it was never set up
+        return
+    try:
+        await processor.cleanup()
+    except Exception as error:  # noqa: BLE001 - the bot's code; the others are cleaned up all the same
+        logger.opt(exception=error).error("processor not cleaned up", processor=processor.name)
+
+
+def _link(hosted: _Hosted, spec: HostedSpec) -> None:
+    processor = hosted.processors[spec.pid]
+    if spec.previous is not None:
+        processor._prev = hosted.node.stub(spec.previous.pid, spec.previous.name, spec.previous.uri)
+    if spec.next is not None:
+        processor._next = hosted.node.stub(spec.next.pid, spec.next.name, spec.next.uri)
+
+
+async def _replay(hosted: _Hosted, spec: HostedSpec) -> None:
+    """Repeats what the bot called on the processor between building and starting it."""
+    processor = hosted.processors[spec.pid]
+    processor._journal = None
+    for method, args, kwargs in hosted.node.decode_journal(spec.journal):
+        result = getattr(processor, method)(*args, **kwargs)
+        if inspect.isawaitable(result):
+            await result

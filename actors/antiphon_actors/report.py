@@ -1,0 +1,73 @@
+"""What is known of a session when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from antiphon_actors.interruption import scratch_directory
+from antiphon_actors.session.home import ProcessorRecord
+
+MAX_FILES_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """How a session ended.
+
+    Attributes:
+        session_id: The session.
+        exit_code: 0 if all went well.
+        failures: What did not, for people; each names file or processor and cause.
+        processors: Every processor: where it ran, why, its traffic.
+        files: Files the bot wrote to its output directory, by name.
+    """
+
+    session_id: str
+    exit_code: int
+    failures: list[str] = field(default_factory=list)
+    processors: list[ProcessorRecord] = field(default_factory=list)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@contextmanager
+def output_directory(
+    body: Mapping[str, Any],
+    files: dict[str, bytes],
+    *,
+    collect: bool,
+    parent: Path | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The body of a session's request, with a directory to write to if files are collected.
+
+    Args:
+        body: The request's own data.
+        files: Gets the files written there, however the block ends.
+        collect: Whether there is such a directory; it is removed at the end.
+        parent: Where it is made; None for the system's temporary directory.
+    """
+    if not collect:
+        yield dict(body)
+        return
+    with scratch_directory("antiphon-out-", parent) as directory:
+        try:
+            yield {**body, "output_dir": str(directory)}
+        finally:
+            _collect(directory, files)
+
+
+def _collect(directory: Path, files: dict[str, bytes]) -> None:
+    total = 0
+    for path in sorted(directory.iterdir()):
+        if not path.is_file():
+            continue
+        total += path.stat().st_size
+        if total > MAX_FILES_BYTES:
+            logger.warning("output files beyond the limit are left out", limit=MAX_FILES_BYTES)
+            return
+        files[path.name] = path.read_bytes()

@@ -1,0 +1,378 @@
+"""Runs a pipeline's processors in actors: the executor of a task at home."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from loguru import logger
+
+from antiphon.clocks.system_clock import SystemClock
+from antiphon.errors import PlacementError
+from antiphon.frames import codec
+from antiphon.frames.frames import ErrorFrame
+from antiphon.pipeline.executor import Execution, Executor, LocalExecutor
+from antiphon.pipeline.task_observer import TaskObserver
+from antiphon.processors.frame_processor import FrameProcessor
+from antiphon.processors.statistics import ProcessorStatistics
+from antiphon_actors.channels import ChannelError
+from antiphon_actors.placement.plan import PlacedProcessor, Plan, make_plan
+from antiphon_actors.placement.policy import Placement
+from antiphon_actors.session.endpoint import Endpoint
+from antiphon_actors.session.node import SessionNode
+from antiphon_actors.session.spec import AttachSpec, HostedSpec, Neighbour
+from antiphon_actors.session.wire_types import pickle_bot_classes
+
+ATTACH_DEADLINE_SECS = 30.0
+ASK_DEADLINE_SECS = 10.0
+_FAILURES_KEPT = 20
+
+
+class Host(Protocol):
+    """A process that takes processors."""
+
+    @property
+    def uri(self) -> str:
+        """Address of its hub."""
+
+    @property
+    def description(self) -> str:
+        """The actor and process, for people."""
+
+    async def attach(self, spec: AttachSpec) -> None:
+        """Builds the processors of a session."""
+
+
+class HostProvider(Protocol):
+    """Where processes for processors come from."""
+
+    async def acquire(self, session_id: str, placed: PlacedProcessor) -> Host:
+        """A process for a processor.
+
+        Raises:
+            PlacementError: If there is none.
+        """
+
+    async def release(self, session_id: str) -> None:
+        """Gives back every process of a session."""
+
+
+@dataclass(frozen=True)
+class ProcessorRecord:
+    """What became of a processor in a session, for reports.
+
+    Attributes:
+        name: Its name.
+        where: The actor and process it ran in.
+        why: Why it was placed there.
+        statistics: Its traffic.
+    """
+
+    name: str
+    where: str
+    why: str
+    statistics: ProcessorStatistics
+
+
+@dataclass
+class SessionRecord:
+    """What an executor leaves behind.
+
+    Attributes:
+        processors: Every worker of the pipeline, in its order.
+        failures: What went wrong in processors and actors, for people; the first of them.
+        on_failure: Told of each of them as it happens.
+    """
+
+    processors: list[ProcessorRecord] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    on_failure: Callable[[str], None] | None = None
+
+    def note(self, error: ErrorFrame) -> None:
+        """Takes note of an error that ended a session or that a processor raised."""
+        cause = error.metadata.get("cause")
+        if cause is None and not error.fatal:
+            return
+        origin = error.processor.name if isinstance(error.processor, FrameProcessor) else ""
+        text = error.error
+        if isinstance(cause, Mapping):
+            text = f"processor {cause.get('processor')} failed on {cause.get('frame')}: "
+            if cause.get("type") == "ConfigError":  # says all, and no line of a program is at fault
+                text += error.error
+            else:
+                text += f"{cause.get('type')}: {error.error} ({cause.get('where')})"
+        elif origin:
+            text = f"processor {origin}: {text}"
+        self.fail(text)
+
+    def fail(self, text: str) -> None:
+        """Takes note of a failure, and tells whoever runs the session, once."""
+        if len(self.failures) < _FAILURES_KEPT and text not in self.failures:
+            self.failures.append(text)
+            if self.on_failure is not None:
+                self.on_failure(text)
+
+
+class RecordingExecutor(LocalExecutor):
+    """Runs every processor in this process, and keeps a record."""
+
+    def __init__(self, record: SessionRecord, *, here: str) -> None:
+        """Makes an executor for one task.
+
+        Args:
+            record: Filled in when the task has ended.
+            here: This process, for people.
+        """
+        super().__init__()
+        self._record = record
+        self._here = here
+        self._plan: Plan | None = None
+
+    async def start(self, execution: Execution) -> None:
+        """Sets every processor up here."""
+        self._plan = make_plan(execution.pipeline, Placement("fused"))
+        await super().start(execution)
+
+    async def stop(self, *, cleanup: bool) -> None:
+        """Cleans every processor up, if asked to."""
+        await super().stop(cleanup=cleanup)
+        for placed in self._plan.workers if self._plan is not None else []:
+            self._record.processors.append(
+                ProcessorRecord(
+                    name=placed.processor.name,
+                    where=self._here,
+                    why="everything runs in one process",
+                    statistics=placed.processor.statistics,
+                )
+            )
+
+    def note_error(self, error: ErrorFrame) -> None:
+        """Takes note of an error of the pipeline."""
+        self._record.note(error)
+
+
+class ActorExecutor(Executor):
+    """Places the processors of one task, and runs those that stay here."""
+
+    def __init__(
+        self,
+        session_id: str,
+        endpoint: Endpoint,
+        provider: HostProvider,
+        placement: Placement,
+        *,
+        here: str,
+        record: SessionRecord,
+        import_paths: Sequence[str] = (),
+    ) -> None:
+        """Makes an executor for one task.
+
+        Args:
+            session_id: The session.
+            endpoint: This process's hub.
+            provider: Where actors come from.
+            placement: How processors are placed.
+            here: This actor and process, for people.
+            record: Filled in when the task has ended.
+            import_paths: Directories the bot's modules are imported from.
+        """
+        self._session_id = session_id
+        self._endpoint = endpoint
+        self._provider = provider
+        self._placement = placement
+        self._here = here
+        self._record = record
+        self._import_paths = import_paths
+        self._plan: Plan | None = None
+        self._node: SessionNode | None = None
+        self._hosts: dict[int, Host] = {}
+        self._attached: dict[str, Host] = {}
+        self._starting: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._execution: Execution | None = None
+
+    async def start(self, execution: Execution) -> None:
+        """Places, builds and sets up every processor.
+
+        Raises:
+            PlacementError: If a processor cannot be built where it was to run.
+        """
+        self._execution = execution
+        plan = self._plan = make_plan(execution.pipeline, self._placement)
+        observer = execution.setup.observer
+        watched = isinstance(observer, TaskObserver) and bool(observer.observers)
+        node = self._node = SessionNode(
+            self._session_id,
+            self._endpoint,
+            observe=observer.observe if isinstance(observer, TaskObserver) else None,
+            peer_lost=self._peer_lost,
+        )
+        clock = execution.setup.clock
+        node.clock_started_ns = clock.started_at if isinstance(clock, SystemClock) else 0
+        for placed in plan.processors:
+            node.add_local(placed.pid, placed.processor)
+        node.join()
+        try:
+            async with asyncio.timeout(ATTACH_DEADLINE_SECS):
+                await self._acquire(plan)
+                await self._attach(plan, execution, observe=watched)
+                for placed in plan.moved:
+                    node.add_twin(placed.pid, placed.processor, self._hosts[placed.pid].uri)
+                await node.open_edges()
+                await asyncio.gather(*(self._ask(uri, "open_edges") for uri in self._attached))
+        except ChannelError as error:
+            raise PlacementError(f"an actor of the session cannot be reached: {error}") from error
+        except TimeoutError as error:
+            raise PlacementError(
+                f"the actors of the session were not ready within {ATTACH_DEADLINE_SECS:.0f} s"
+            ) from error
+        await execution.pipeline.setup(execution.setup)
+
+    async def stop(self, *, cleanup: bool) -> None:
+        """Ends the session in every process and gives the actors back."""
+        execution, node, plan = self._execution, self._node, self._plan
+        if execution is None or node is None or plan is None:
+            return
+        self._stopping = True
+        statistics: dict[int, Mapping[str, object]] = {}
+        try:
+            if cleanup:
+                await execution.pipeline.cleanup()
+        finally:
+            try:
+                statistics = await self._detach()
+            finally:
+                await node.leave()
+                await self._provider.release(self._session_id)
+        for placed in plan.workers:
+            remote = statistics.get(placed.pid)
+            here = placed.processor.statistics
+            host = self._hosts.get(placed.pid)
+            self._record.processors.append(
+                ProcessorRecord(
+                    name=placed.processor.name,
+                    where=host.description if host is not None else self._here,
+                    why=placed.why,
+                    statistics=ProcessorStatistics.from_plain(remote) if remote else here,
+                )
+            )
+
+    async def _acquire(self, plan: Plan) -> None:
+        async def one(placed: PlacedProcessor) -> None:
+            self._hosts[placed.pid] = await self._provider.acquire(self._session_id, placed)
+
+        await self._all(one(placed) for placed in plan.moved)
+
+    async def _attach(self, plan: Plan, execution: Execution, *, observe: bool) -> None:
+        by_host: dict[str, list[PlacedProcessor]] = {}
+        for placed in plan.moved:
+            by_host.setdefault(self._hosts[placed.pid].uri, []).append(placed)
+        classes = pickle_bot_classes() if by_host else []
+
+        async def one(uri: str, group: list[PlacedProcessor]) -> None:
+            host = self._hosts[group[0].pid]
+            await host.attach(
+                AttachSpec(
+                    session_id=self._session_id,
+                    home_uri=self._endpoint.uri,
+                    clock_started_ns=self._clock_started_ns(),
+                    watchdog_timers_enabled=execution.setup.watchdog_timers_enabled,
+                    observe=observe,
+                    processors=[self._spec(placed) for placed in group],
+                    classes=classes,
+                    import_paths=list(self._import_paths),
+                )
+            )
+            self._attached[uri] = host
+
+        await self._all(one(uri, group) for uri, group in by_host.items())
+
+    async def _all(self, steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Runs steps of the start side by side, until all are done or one fails.
+
+        An actor cannot be kept from doing what it was asked to: what is not done then goes on, and
+        stop() waits for it.
+        """
+        tasks = [asyncio.get_running_loop().create_task(step) for step in steps]
+        self._starting += tasks
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
+
+    def _spec(self, placed: PlacedProcessor) -> HostedSpec:
+        assert self._node is not None
+        processor = placed.processor
+        journal = [[call.method, list(call.args), call.kwargs] for call in processor._journal or []]
+        with self._node.references.lasting():  # handlers, above all
+            encoded = codec.encode_value(journal, self._node.references)
+        return HostedSpec(
+            pid=placed.pid,
+            name=processor.name,
+            obj_id=processor.id,
+            blueprint=placed.blueprint,
+            journal=encoded,
+            previous=self._neighbour(processor._prev),
+            next=self._neighbour(processor._next),
+        )
+
+    def _neighbour(self, processor: FrameProcessor | None) -> Neighbour | None:
+        assert self._node is not None
+        if processor is None:
+            return None
+        pid = self._node.processor_number(processor)
+        if pid is None:
+            return None
+        host = self._hosts.get(pid)
+        return Neighbour(pid, processor.name, host.uri if host else self._endpoint.uri)
+
+    def _clock_started_ns(self) -> int:
+        assert self._node is not None
+        return self._node.clock_started_ns
+
+    async def _detach(self) -> dict[int, Mapping[str, object]]:
+        statistics: dict[int, Mapping[str, object]] = {}
+        if self._starting:
+            _, late = await asyncio.wait(self._starting, timeout=ASK_DEADLINE_SECS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._starting, return_exceptions=True)
+
+        async def one(uri: str, host: Host) -> None:
+            assert self._node is not None
+            if self._node.is_lost(uri):
+                return
+            try:
+                statistics.update(await self._ask(uri, "detach"))
+            except ChannelError as error:
+                logger.warning(
+                    "actor did not end its part of the session",
+                    session_id=self._session_id,
+                    actor=host.description,
+                    error=str(error),
+                )
+
+        await asyncio.gather(*(one(uri, host) for uri, host in self._attached.items()))
+        return statistics
+
+    async def _ask(self, uri: str, what: str) -> Any:
+        assert self._node is not None
+        return await self._node.request(uri, what, [], deadline_secs=ASK_DEADLINE_SECS)
+
+    def _peer_lost(self, uri: str, error: Exception) -> None:
+        names = [
+            placed.processor.name
+            for placed in (self._plan.moved if self._plan else [])
+            if placed.pid in self._hosts and self._hosts[placed.pid].uri == uri
+        ]
+        if not names or self._execution is None or self._stopping:
+            return
+        message = f"the actor of {', '.join(names)} is gone: {error}"
+        self._execution.fail(ErrorFrame(error=message, fatal=True))
+
+    def note_error(self, error: ErrorFrame) -> None:
+        """Takes note of an error of the pipeline."""
+        self._record.note(error)

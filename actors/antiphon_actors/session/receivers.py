@@ -1,0 +1,83 @@
+"""What takes the streams of other processes into this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from antiphon.frames import codec
+from antiphon.frames.frames import ErrorFrame
+from antiphon.observers.base_observer import FramePushed
+from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon_actors.channels import Delivery
+
+if TYPE_CHECKING:
+    from antiphon_actors.session.node import SessionNode
+
+
+class FrameReceiver:
+    """Puts arriving frames into a processor's inbox."""
+
+    def __init__(
+        self, node: SessionNode, processor: FrameProcessor, direction: FrameDirection
+    ) -> None:
+        self._node = node
+        self._inbox = processor._local_inbox
+        self._processor = processor
+        self._direction = direction
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Takes a record of the stream."""
+        if self._node.closed:  # the sender has not heard yet
+            delivery.done()
+            return
+        frame = self._node.decode_frame(delivery.payload)
+        processor = self._processor
+        downstream = self._direction is FrameDirection.DOWNSTREAM
+        source = processor._prev if downstream else processor._next
+        if source is not None:
+            self._node.observed(
+                FramePushed(
+                    source,
+                    processor,
+                    frame,
+                    self._direction,
+                    self._node.pipeline_time(delivery.sent_ns),
+                )
+            )
+        if processor._cancelling:
+            delivery.done()
+            return
+        self._inbox.put_nowait(frame, self._direction, None, delivery.done, delivery.sent_ns)
+
+    def closed(self, reason: Exception | None) -> None:
+        """A lost sender is reported by its link; a frame that cannot be read ends the session."""
+        if not isinstance(reason, codec.CodecError):
+            return
+        processor = self._processor
+        logger.error(
+            "frame from another process refused",
+            session_id=self._node.session_id,
+            processor=processor.name,
+            reason=str(reason),
+        )
+        text = f"a frame for {processor.name} could not be read: {reason}"
+        self._node.spawn(processor.push_error(ErrorFrame(error=text, fatal=True)))
+
+
+class ObservedReceiver:
+    """Takes the pushes that processors elsewhere report."""
+
+    def __init__(self, node: SessionNode) -> None:
+        self._node = node
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Takes a record of the stream."""
+        try:
+            self._node.observed(self._node.decode_observed(delivery.payload))
+        finally:
+            delivery.done()
+
+    def closed(self, reason: Exception | None) -> None:
+        """The sender is gone; its link reports that."""

@@ -1,0 +1,339 @@
+"""The Ray actor that runs bot programs, each with its pipeline task."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from loguru import logger
+from ray.exceptions import RayError, RayTaskError
+
+from antiphon.errors import AntiphonError, PlacementError, SessionError
+from antiphon.pipeline.executor import Executor, use_executor
+from antiphon.runner.types import RunnerArguments
+from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
+from antiphon_actors.node_agent import ActorLease
+from antiphon_actors.placement.plan import PlacedProcessor
+from antiphon_actors.placement.policy import Placement
+from antiphon_actors.process_prefix import claim_process_prefix
+from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
+from antiphon_actors.report import SessionReport, output_directory
+from antiphon_actors.session import console
+from antiphon_actors.session.endpoint import Endpoint
+from antiphon_actors.session.home import ActorExecutor, Host, SessionRecord
+from antiphon_actors.session.spec import AttachSpec
+
+ACQUIRE_DEADLINE_SECS = 30.0
+CANCEL_DEADLINE_SECS = 4.0
+OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
+"""Output that may wait for whoever follows a session; further pieces are dropped and counted."""
+
+_PIECE_CHARS = 64 * 1024
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """A session to run.
+
+    Attributes:
+        session_id: Its name.
+        bot_file: The bot.
+        placement: How its processors are placed; the bot file's own ``placement`` where None.
+        body: ``runner_args.body``.
+        collect: Whether the bot gets a directory (``runner_args.body["output_dir"]``) whose files
+            the report brings back.
+        log_level: Logs below it are not shown.
+        directory: What becomes the working directory, if it exists there; only for a supervisor
+            with one session, as a process has one. None leaves it.
+    """
+
+    session_id: str
+    bot_file: BotFile
+    placement: Placement | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    collect: bool = False
+    log_level: str = "WARNING"
+    directory: Path | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Something a session printed."""
+
+    stream: Literal["out", "err"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that went wrong in a session, for people."""
+
+    text: str
+
+
+class _Outputs:
+    """What a session has printed and nobody has fetched yet; small pieces are joined."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Output | Failure] = deque()
+        self._chars = 0
+        self._dropped = 0
+        self._ended = False
+        self._news = asyncio.Event()
+
+    def write(self, stream: Literal["out", "err"], text: str) -> None:
+        """Takes what was printed, in any thread."""
+        self._loop.call_soon_threadsafe(self._add, Output(stream, text))
+
+    def fail(self, text: str) -> None:
+        """Takes a failure; they are few."""
+        self._loop.call_soon_threadsafe(self._add, Failure(text))
+
+    def end(self) -> None:
+        """Says that nothing follows what has been written before."""
+        self._loop.call_soon(self._end)
+
+    async def __aiter__(self) -> AsyncIterator[Output | Failure]:
+        """What was printed, until the end."""
+        while True:
+            while self._waiting:
+                yield self._next()
+            if self._ended:
+                break
+            self._news.clear()
+            await self._news.wait()
+        if self._dropped:
+            yield Output("err", f"({self._dropped} pieces of output were dropped)\n")
+
+    def _add(self, item: Output | Failure) -> None:
+        if isinstance(item, Output):
+            if self._chars + len(item.text) > OUTPUT_LIMIT_CHARS:
+                self._dropped += 1
+                return
+            self._chars += len(item.text)
+        self._waiting.append(item)
+        self._news.set()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    def _next(self) -> Output | Failure:
+        first = self._waiting.popleft()
+        if isinstance(first, Failure):
+            return first
+        texts, chars = [first.text], len(first.text)
+        while self._waiting and chars < _PIECE_CHARS:
+            following = self._waiting[0]
+            if not isinstance(following, Output) or following.stream != first.stream:
+                break
+            self._waiting.popleft()
+            texts.append(following.text)
+            chars += len(following.text)
+        self._chars -= chars
+        return Output(first.stream, "".join(texts))
+
+
+class _LeasedHost:
+    """A processor actor, as the session's executor sees it."""
+
+    def __init__(self, lease: ActorLease) -> None:
+        self._lease = lease
+        self.uri = lease.facts.uri
+        self.description = f"actor {lease.actor_id[:8]}, pid {lease.facts.pid}"
+
+    async def attach(self, spec: AttachSpec) -> None:
+        try:
+            await self._lease.handle.attach.remote(spec)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, AntiphonError):
+                raise PlacementError(str(cause)) from error
+            raise PlacementError(f"{self.description} failed: {cause}") from error
+        except RayError as error:
+            raise PlacementError(f"{self.description} is gone: {error}") from error
+
+
+class AgentProvider:
+    """Gets processor actors from the node's agent."""
+
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
+
+    async def acquire(self, session_id: str, placed: PlacedProcessor) -> Host:
+        """A processor actor for a processor."""
+        try:
+            async with asyncio.timeout(ACQUIRE_DEADLINE_SECS):
+                lease = await self._agent.acquire.remote(
+                    _processors_of(session_id), placed.kind, placed.where, dict(placed.resources)
+                )
+        except (RayTaskError, TimeoutError) as error:
+            cause = error.cause if isinstance(error, RayTaskError) else "no answer in time"
+            raise PlacementError(f"no actor for {placed.processor.name}: {cause}") from error
+        return _LeasedHost(lease)
+
+    async def release(self, session_id: str) -> None:
+        """Gives back every actor of a session."""
+        await self._agent.release.remote(_processors_of(session_id))
+
+
+def _processors_of(session_id: str) -> str:
+    """The session's name with the agent, apart from that of its supervisor's own place."""
+    return f"{session_id}/processors"
+
+
+class _Running:
+    """A session in this process."""
+
+    def __init__(self, task: asyncio.Task[int]) -> None:
+        self.task = task
+
+
+class SupervisorActor(WatchedActor):
+    """Runs the bot programs of one or several sessions.
+
+    Args:
+        hub_dir: Directory of the process's Unix socket.
+        agent: The node agent, which owns this actor and the processor actors.
+    """
+
+    def __init__(self, hub_dir: str, agent: Any) -> None:
+        super().__init__()
+        self._hub_dir = hub_dir
+        self._agent = agent
+        self._endpoint = Endpoint(f"supervisor-{os.getpid()}")
+        self._facts: ActorFacts | None = None
+        self._starting = asyncio.Lock()
+        self._sessions: dict[str, _Running] = {}
+
+    async def start(self) -> ActorFacts:
+        """Opens the process's hub; later calls return the same facts."""
+        async with self._starting:
+            if self._facts is None:
+                self.adopt_loop()
+                prefix = claim_process_prefix()
+                await self._endpoint.start(f"unix://{self._hub_dir}/supervisor-{os.getpid()}.sock")
+                context = ray.get_runtime_context()
+                self._facts = ActorFacts(
+                    uri=self._endpoint.uri,
+                    pid=os.getpid(),
+                    prefix=prefix,
+                    node_id=context.get_node_id(),
+                )
+            return self._facts
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for the health check."""
+        return {"sessions": len(self._sessions)}
+
+    async def run_session(
+        self, spec: SessionSpec
+    ) -> AsyncIterator[Output | Failure | SessionReport]:
+        """Runs a session; yields what it prints and what fails, and its report last."""
+        if spec.session_id in self._sessions:
+            raise SessionError(f"session {spec.session_id} is running already")
+        console.install(spec.log_level)
+        _change_directory(spec.directory)
+        outputs = _Outputs()
+        record = SessionRecord(on_failure=outputs.fail)
+        files: dict[str, bytes] = {}
+        with (
+            console.session_output(outputs.write),
+            logger.contextualize(session_id=spec.session_id),
+        ):
+            task = asyncio.create_task(
+                self._run(spec, record, files), name=f"session {spec.session_id}"
+            )
+        self._sessions[spec.session_id] = _Running(task)
+        task.add_done_callback(lambda _: outputs.end())
+        try:
+            async for item in outputs:
+                yield item
+            report = _report(spec, record, files, task)
+            for text in report.failures[len(record.failures) :]:
+                yield Failure(text)
+            yield report
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CANCEL_DEADLINE_SECS)
+            self._sessions.pop(spec.session_id, None)
+
+    async def cancel_session(self, session_id: str) -> bool:
+        """Ends a session now; returns whether it has ended within the deadline."""
+        running = self._sessions.get(session_id)
+        if running is None:
+            return True
+        running.task.cancel()
+        await asyncio.wait({running.task}, timeout=CANCEL_DEADLINE_SECS)
+        return running.task.done()
+
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
+    async def ctl_pid(self) -> int:
+        """The process id, from the control thread."""
+        return os.getpid()
+
+    async def stop(self) -> None:
+        """Ends every session and closes the hub."""
+        await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
+        await self._endpoint.aclose()
+
+    async def _run(self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes]) -> int:
+        try:
+            module = load_bot(spec.bot_file)
+            placement = spec.placement or getattr(module, "placement", None) or Placement()
+            numbered = 0
+
+            def executor() -> Executor:
+                nonlocal numbered
+                numbered += 1
+                name = spec.session_id if numbered == 1 else f"{spec.session_id}.{numbered}"
+                return ActorExecutor(
+                    name,
+                    self._endpoint,
+                    AgentProvider(self._agent),
+                    placement,
+                    here=f"supervisor, pid {os.getpid()}",
+                    record=record,
+                    import_paths=[spec.bot_file.directory],
+                )
+
+            with output_directory(
+                spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
+            ) as body:
+                arguments = RunnerArguments(body=body, session_id=spec.session_id)
+                with use_executor(executor):
+                    return await run_bot(module, spec.bot_file, arguments)
+        except BotError as error:
+            record.fail(str(error))
+            return 1
+
+
+def _change_directory(directory: Path | None) -> None:
+    if directory is not None:
+        # On another machine it may not exist.
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+
+
+def _report(
+    spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], task: asyncio.Task[int]
+) -> SessionReport:
+    failures = list(record.failures)
+    if task.cancelled() or task.cancelling():
+        code = 130
+        failures.append("the session was cancelled")
+    elif (error := task.exception()) is not None:
+        code = 1
+        failures.append(describe(error, spec.bot_file))
+    else:
+        code = task.result() or int(bool(failures))
+    return SessionReport(spec.session_id, code, failures, record.processors, files)
