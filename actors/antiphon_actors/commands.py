@@ -1,0 +1,204 @@
+"""The commands of the ``antiphon`` command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from rich.console import Console
+
+from antiphon.errors import AntiphonError, ConfigError
+from antiphon_actors.interruption import SIGNALS, Interrupted, run_command
+from antiphon_actors.placement.policy import PRESETS, Placement, Preset
+from antiphon_actors.progress import Progress
+
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+
+app = typer.Typer(
+    help="Runs voice and multimodal bots, in one process or spread over a Ray cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+err = Console(stderr=True, highlight=False)
+
+BotArgument = Annotated[
+    Path, typer.Argument(metavar="BOT.PY", help="A file with `async def bot(runner_args)`.")
+]
+PlacementOption = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        metavar="|".join(PRESETS),
+        help="Where processors run: shared actors, an actor each, or all beside the bot program. "
+        "Default: `placement` of the bot file, else pooled.",
+    ),
+]
+
+
+def _preset(value: str | None) -> Preset | None:
+    if value is None:
+        return None
+    if value not in get_args(Preset):
+        raise ConfigError(f"--placement {value}: choose one of {', '.join(PRESETS)}")
+    return cast(Preset, value)
+
+
+def _placement(value: str | None) -> Placement | None:
+    preset = _preset(value)
+    return Placement(preset) if preset is not None else None
+
+
+@app.command()
+def run(
+    bot: BotArgument,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run everything in this process, without Ray.")
+    ] = False,
+    placement: PlacementOption = None,
+    body: Annotated[
+        str, typer.Option(metavar="JSON", help="An object for `runner_args.body`.")
+    ] = "{}",
+    table: Annotated[
+        bool, typer.Option("--table", help="Show at the end where each processor ran, and why.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="Show logs from this level on.")] = "WARNING",
+    report_to: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Run one session of a bot and exit as it does.
+
+    Over Ray actors: on the cluster RAY_ADDRESS names, else on a private one on this machine.
+    """
+    from antiphon_actors.bot_program import read_bot_file
+    from antiphon_actors.run import RunOptions, run_here, run_on_cluster
+    from antiphon_actors.tables import session_table
+
+    options = RunOptions(
+        bot_file=read_bot_file(bot),
+        placement=_placement(placement),
+        body=_json_object(body),
+        collect=bool(report_to),
+        address=os.environ.get("RAY_ADDRESS"),
+        log_level=_log_level(log_level),
+        on_failure=show_error,
+    )
+    with Progress(err, quiet=bool(report_to)) as progress:
+        if local:
+            report = run_command(run_here(options))
+        else:
+            report = run_command(run_on_cluster(options, progress, report_to=report_to or None))
+    if table:
+        Console().print(session_table(report))
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def plan(bot: BotArgument, placement: PlacementOption = None) -> None:
+    """Show where each processor of a bot would run, and why; start none of them."""
+    from antiphon_actors.bot_program import read_bot_file
+    from antiphon_actors.plan_command import plan_bot
+    from antiphon_actors.tables import plan_table
+
+    bot_file = read_bot_file(bot)
+    made = run_command(plan_bot(bot_file, _placement(placement)))
+    Console().print(plan_table(made, bot_file.path))
+
+
+@app.command()
+def demo(
+    local: Annotated[
+        bool, typer.Option("--local", help="Run the bot in this process, without Ray.")
+    ] = False,
+    placement: Annotated[str, typer.Option(metavar="|".join(PRESETS))] = "pooled",
+    out: Annotated[Path, typer.Option(help="Where the recording and the picture go.")] = Path(
+        "out"
+    ),
+) -> None:
+    """Let a recorded caller talk to a bot; about a minute."""
+    from antiphon_actors.demo import run_demo
+
+    preset = _preset(placement) or "pooled"
+    with Progress(err) as progress:
+        code = run_command(
+            run_demo(
+                local=local,
+                preset=preset,
+                out=out,
+                console=Console(),
+                progress=progress,
+                on_failure=show_error,
+            )
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine and say what is missing and how to get it."""
+    from antiphon_actors.doctor import examine
+
+    raise typer.Exit(examine(Console(highlight=False)))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def bench(context: typer.Context) -> None:
+    """Measure Antiphon beside other ways to do the same (source tree only)."""
+    from antiphon_actors.bench import run_bench
+
+    raise typer.Exit(run_bench(context.args))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--body: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError('--body: give a JSON object, such as {"room": "a"}')
+    return value
+
+
+@app.callback()
+def _begin() -> None:
+    from antiphon_actors.session import console
+
+    console.configure_logging("WARNING")
+
+
+def _log_level(value: str) -> str:
+    level = value.upper()
+    if level not in LOG_LEVELS:
+        raise ConfigError(f"--log-level {value}: choose one of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def show_error(text: str) -> None:
+    """Shows an error on standard error, one message."""
+    err.print(f"error: {text}", style="red", markup=False, soft_wrap=True)
+
+
+def execute() -> int:
+    """Runs the command line; an error of the user's is one message, not a traceback.
+
+    Returns:
+        The exit code, unless the command exits by itself.
+    """
+    try:
+        app()
+    except AntiphonError as error:
+        show_error(str(error))
+        return 1
+    except Interrupted as signalled:
+        # What is left to do is the end of the interpreter; nothing may break that.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        show_error(f"interrupted ({signalled})")
+        return signalled.exit_code
+    return 0

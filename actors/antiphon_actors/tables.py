@@ -1,0 +1,81 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from antiphon_actors.placement.plan import Plan
+from antiphon_actors.report import SessionReport
+
+
+def plan_table(plan: Plan, path: str) -> Table:
+    """Where each processor would go, and why."""
+    table = Table(
+        title=f"Plan of {escape(Path(path).name)}: placement {plan.placement.preset}",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("processor", overflow="fold")
+    table.add_column("place")
+    table.add_column("why", overflow="fold")
+    for placed in plan.workers:
+        place = "the bot's process" if placed.where == "home" else f"{placed.where} actor"
+        table.add_row(escape(placed.processor.name), place, escape(placed.why))
+    return table
+
+
+def session_table(report: SessionReport) -> Table:
+    """Where each processor ran, why, and how its frames travelled."""
+    table = Table(
+        title=f"Processors of {escape(report.session_id)}",
+        caption="in, out: frames. p50, p99: ms from a neighbour's push to the start of processing.",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("processor", overflow="fold", min_width=16)
+    table.add_column("ran in", overflow="fold", min_width=16)
+    table.add_column("why there", overflow="fold", min_width=14)
+    for column in ("in", "out", "p50", "p99"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for processor in report.processors:
+        statistics = processor.statistics
+        table.add_row(
+            escape(processor.name),
+            escape(processor.where),
+            escape(processor.why),
+            str(statistics.frames_in),
+            str(statistics.frames_out),
+            _ms(statistics.hop.quantile_ms(0.5)),
+            _ms(statistics.hop.quantile_ms(0.99)),
+        )
+    return table
+
+
+def latency_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
+    """How long the caller waited for each answer."""
+    table = Table(
+        title="Turn latency: end of the caller's speech to the bot's first audio",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("turn", justify="right")
+    table.add_column("speech ended at", justify="right")
+    table.add_column("first audio after", justify="right")
+    table.add_column("of that, after detection", justify="right")
+    for number, latency in enumerate(latencies, 1):
+        table.add_row(
+            str(number),
+            f"{latency['user_stopped_secs']:.2f} s",
+            f"{latency['from_speech_secs']:.2f} s",
+            f"{latency['from_detection_secs']:.2f} s",
+        )
+    return table
+
+
+def _ms(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
