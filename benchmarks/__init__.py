@@ -1,0 +1,1 @@
+"""Measurements of Antiphon beside other ways to do the same; see README.md."""
