@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from antiphon.errors import ConfigError
 from antiphon.transcriptions.language import Language
 
 SAMPLE_BYTES = 2
@@ -113,3 +114,13 @@ def relative_times(words: list[tuple[str, int]], zero_ns: int) -> list[tuple[str
     """Turns clock times into seconds after ``zero_ns``, as ``add_word_timestamps`` takes them."""
     # Never 0: a word at 0 is taken for a mark, if somebody says "Reset".
     return [(word, max((start_ns - zero_ns) / 1e9, 1e-6)) for word, start_ns in words]
+
+
+def require_access(service: object, api_key: str, voice_id: str) -> None:
+    """Makes sure that a service has what the vendor asks for.
+
+    Raises:
+        ConfigError: There is no key or no voice.
+    """
+    if not api_key or not voice_id:
+        raise ConfigError(f"{service} cannot be used: it needs api_key and voice_id")

@@ -14,7 +14,7 @@ from typing import Any
 from loguru import logger
 from pydantic import BaseModel
 
-from antiphon.errors import ConfigError, ServiceError
+from antiphon.errors import ServiceError
 from antiphon.frames.frames import (
     BotStoppedSpeakingFrame,
     CancelFrame,
@@ -44,6 +44,7 @@ from antiphon.services.elevenlabs._speech import (
     build_elevenlabs_voice_settings,
     language_to_elevenlabs_language,
     relative_times,
+    require_access,
     supported_rate,
 )
 from antiphon.services.tts_service import AudioContextWordTTSService
@@ -174,8 +175,7 @@ class ElevenLabsTTSService(AudioContextWordTTSService):
             ConfigError: There is no key or no voice.
         """
         await super().start(frame)
-        if not self._api_key or not self._voice_id:
-            raise ConfigError(f"{self} cannot be used: it needs api_key and voice_id")
+        require_access(self, self._api_key, self._voice_id)
         # The output transport resamples what the vendor does not make.
         self._sample_rate = supported_rate(self.sample_rate)
         try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from antiphon.utils.asyncio.task_manager import BaseTaskManager
+from antiphon.utils.asyncio.watchdog_queue import WatchdogQueue
 
 if TYPE_CHECKING:
     from _typeshed import SupportsDunderGT, SupportsDunderLT
@@ -23,52 +23,11 @@ class _First:
         return False
 
 
-_CANCELLED: Any = _First()
-
-
-class WatchdogPriorityQueue(asyncio.PriorityQueue[_T], Generic[_T]):
+class WatchdogPriorityQueue(WatchdogQueue[_T], asyncio.PriorityQueue[_T], Generic[_T]):
     """An ``asyncio.PriorityQueue``; waiting for an item does not alarm the waiting task's watchdog.
 
-    From ``get()`` to ``task_done()`` the watchdog counts.
+    As ``WatchdogQueue``, but ``get()`` takes the item that sorts first, and a cancellation comes
+    before everything that is queued.
     """
 
-    def __init__(self, manager: BaseTaskManager, *, maxsize: int = 0, timeout: float = 2.0) -> None:
-        """Makes an empty queue.
-
-        Args:
-            manager: Owner of the tasks that wait.
-            maxsize: Items the queue holds at most; 0 for no bound.
-            timeout: Accepted for compatibility, in seconds: the watchdog rests during the wait, so
-                nothing has to be reset periodically.
-        """
-        super().__init__(maxsize)
-        self._manager = manager
-
-    async def get(self) -> _T:
-        """Takes the item that sorts first, waiting for one if there is none.
-
-        Raises:
-            asyncio.CancelledError: If cancel() was called.
-        """
-        self._manager.task_suspend_watchdog()
-        try:
-            item = await super().get()
-        finally:
-            self._manager.task_reset_watchdog()
-        if item is _CANCELLED:
-            super().task_done()
-            raise asyncio.CancelledError
-        return item
-
-    def task_done(self) -> None:
-        """Says that an item has been worked off."""
-        self._manager.task_reset_watchdog()
-        super().task_done()
-
-    def cancel(self) -> None:
-        """Ends one get() with a CancelledError, before everything that is queued.
-
-        Raises:
-            asyncio.QueueFull: If the queue is bounded and full.
-        """
-        self.put_nowait(_CANCELLED)
+    _cancelled: ClassVar[Any] = _First()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from antiphon.utils.asyncio.task_manager import BaseTaskManager
 
 _T = TypeVar("_T")
-
-_CANCELLED: Any = object()
 
 
 class WatchdogQueue(asyncio.Queue[_T], Generic[_T]):
@@ -17,6 +15,9 @@ class WatchdogQueue(asyncio.Queue[_T], Generic[_T]):
 
     From ``get()`` to ``task_done()`` the watchdog counts.
     """
+
+    # Stands in the queue for a cancellation.
+    _cancelled: ClassVar[Any] = object()
 
     def __init__(self, manager: BaseTaskManager, *, maxsize: int = 0, timeout: float = 2.0) -> None:
         """Makes an empty queue.
@@ -41,7 +42,7 @@ class WatchdogQueue(asyncio.Queue[_T], Generic[_T]):
             item = await super().get()
         finally:
             self._manager.task_reset_watchdog()
-        if item is _CANCELLED:
+        if item is self._cancelled:
             super().task_done()
             raise asyncio.CancelledError
         return item
@@ -57,4 +58,4 @@ class WatchdogQueue(asyncio.Queue[_T], Generic[_T]):
         Raises:
             asyncio.QueueFull: If the queue is bounded and full.
         """
-        self.put_nowait(_CANCELLED)
+        self.put_nowait(self._cancelled)
