@@ -3,6 +3,9 @@
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
+PXD     := $(shell find runtime actors -name '*.pxd')
+TO_COMPILE := $(PXD) $(wildcard $(PXD:.pxd=.py)) $(shell find runtime actors -name '*.pyx')
 LOCAL   ?=
 ARGS    ?=
 
@@ -11,14 +14,14 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo "$$p"; break; }; done)
 
-# Wheels only: nothing is compiled, so no compiler and no headers are needed. Hashes are checked.
+# Wheels only: no package is compiled, so no compiler and no headers are needed. Hashes are checked.
 # Many retries and a long timeout: a slow network makes this slow, not broken.
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet \
 	--progress-bar off --retries 10 --timeout 120
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check lint types contracts bench lock clean
+.PHONY: help setup compile demo test check lint types contracts bench lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
@@ -26,10 +29,11 @@ help:
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
 	@echo "make setup    make $(VENV) with the locked packages (every other verb does it first)"
+	@echo "make compile  compile again what has changed (setup does it, too)"
 	@echo "make lock     choose package versions anew and write requirements.lock"
 	@echo "make clean    remove $(VENV), caches and out/"
 
-setup: $(STAMP)
+setup: $(STAMP) $(COMPILED)
 
 $(STAMP): requirements.lock pyproject.toml
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c \
@@ -47,16 +51,29 @@ $(STAMP): requirements.lock pyproject.toml
 		echo "setup: a package could not be installed: see the lines above." \
 			"Running the same command again goes on from here." >&2; exit 1; }
 	@echo "setup: installing antiphon itself, in place"
-	@$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@ANTIPHON_COMPILE=0 $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q runtime actors
+	@touch $@
+
+compile: $(COMPILED)
+
+# Without a C compiler everything works, only slower: that is said, and it is no error.
+$(COMPILED): $(STAMP) hatch_build.py $(TO_COMPILE)
+	@echo "setup: compiling what every frame passes through (about a minute)"
+	@$(BIN)/python hatch_build.py || true
 	@touch $@
 
 demo: setup
 	@echo "demo: a caller's recorded conversation with a bot$(if $(LOCAL),, on a Ray cluster)"
 	$(BIN)/antiphon demo $(if $(LOCAL),--local) $(ARGS)
 
+PURE_TESTS := tests/frames tests/processors tests/channels tests/session tests/pipeline
+
 test: check
 	@echo "test: running the tests"
 	$(BIN)/python -m pytest $(ARGS)
+	@echo "test: once more on the Python sources alone, where they have compiled twins"
+	ANTIPHON_PURE=1 $(BIN)/python -m pytest -q $(PURE_TESTS)
 
 check: lint types contracts
 
@@ -90,4 +107,5 @@ lock:
 clean:
 	@echo "clean: removing $(VENV), caches and out/"
 	@rm -rf $(VENV) out .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find runtime actors -name '*.so' -delete
 	@find runtime actors tests -name __pycache__ -type d -prune -exec rm -rf {} +

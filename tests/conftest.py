@@ -4,24 +4,52 @@ After a test nothing of it may remain: no asyncio task, thread, child process or
 descriptor. A test that has to leave something says what and why::
 
     @pytest.mark.leaks("threads", reason="the vendor's SDK keeps its own pool")
+
+With ANTIPHON_PURE=1 in the environment the tests run on the Python sources alone, whatever has been
+compiled; without it, compiled modules that are older than their sources are an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.machinery
 import logging
+import os
 import re
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from antiphon.testing.virtual_time import VirtualTimeLoop
+_ROOT = Path(__file__).parent.parent
+_PACKAGES = (_ROOT / "runtime", _ROOT / "actors")
+
+
+def _import_sources_only() -> None:
+    sources = importlib.machinery.FileFinder.path_hook(
+        (importlib.machinery.SourceFileLoader, importlib.machinery.SOURCE_SUFFIXES)
+    )
+
+    def of_ours(path: str) -> Any:
+        if not any(Path(path).is_relative_to(root) for root in _PACKAGES):
+            raise ImportError("not one of ours")
+        return sources(path)
+
+    sys.path_hooks.insert(0, of_ours)
+    sys.path_importer_cache.clear()
+
+
+if os.environ.get("ANTIPHON_PURE") == "1":
+    _import_sources_only()
+
+from antiphon.testing.virtual_time import VirtualTimeLoop  # noqa: E402 - see above
 
 _KINDS = frozenset({"tasks", "threads", "children", "fds"})
 
@@ -48,6 +76,17 @@ _LIBRARY_FDS = re.compile(
     r"|.*\.so\.\d"
     r"|anon_inode:\[(io_uring|perf_event)\])"
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses to test what was compiled from other sources than these."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        for compiled in (path for root in _PACKAGES for path in root.rglob(f"*{suffix}")):
+            module = compiled.with_name(compiled.name.removesuffix(suffix))
+            sources = [module.with_suffix(end) for end in (".py", ".pyx", ".pxd")]
+            newest = max((path.stat().st_mtime for path in sources if path.exists()), default=0.0)
+            if newest > compiled.stat().st_mtime:
+                raise pytest.UsageError(f"{compiled} is older than its source: run `make compile`")
 
 
 def pytest_asyncio_loop_factories(

@@ -15,7 +15,12 @@ from antiphon_actors.channels.framing import (
     RecordParser,
     expect,
     pack_data_head,
+    pack_frame,
     pack_record,
+    pure_pack_data_head,
+    pure_pack_frame,
+    pure_read_frame_head,
+    read_frame_head,
 )
 
 LIMIT = 1 << 16
@@ -32,13 +37,62 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
+class Parsed:
+    """What a parser makes of pieces of a byte stream; frames look as records do."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.records: list[Any] = []
+        self.parser = RecordParser(limit, self._frame, self.records.append)
+
+    def _frame(self, urgent: bool, stream: int, seq: int, sent_ns: int, payload: bytes) -> None:
+        kind = Kind.URGENT if urgent else Kind.DATA
+        self.records.append([int(kind), stream, seq, sent_ns, payload])
+
+    def feed(self, *pieces: bytes | memoryview) -> list[Any]:
+        for piece in pieces:
+            self.parser.feed(piece)
+        return self.records
+
+
 @given(records, st.lists(st.integers(0, 10_000), max_size=20))
 def test_records_survive_any_cutting(sent: list[tuple[Kind, list[Any]]], cuts: list[int]) -> None:
     data = b"".join(pack_record(kind, *values) for kind, values in sent)
-    parser = RecordParser(LIMIT)
-    received = [record for piece in cut(data, cuts) for record in parser.feed(piece)]
-    assert received == [[int(kind), *values] for kind, values in sent]
-    assert parser.held_bytes == 0
+    parsed = Parsed()
+    assert parsed.feed(*cut(data, cuts)) == [[int(kind), *values] for kind, values in sent]
+    assert parsed.parser.held_bytes == 0
+    assert parsed.parser.records == len(sent)
+
+
+frames = st.tuples(
+    st.sampled_from([Kind.DATA, Kind.URGENT]),
+    st.integers(1, 2**32 - 1),
+    st.integers(1, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+    st.binary(max_size=2000),
+)
+
+
+@given(st.lists(frames, max_size=8), st.lists(st.integers(0, 20_000), max_size=20))
+def test_frames_survive_any_cutting(sent: list[tuple[Any, ...]], cuts: list[int]) -> None:
+    data = b"".join(pack_frame(*frame) for frame in sent)
+    pieces = [memoryview(piece) if at % 2 else piece for at, piece in enumerate(cut(data, cuts))]
+    assert Parsed().feed(*pieces) == [[int(kind), *rest] for kind, *rest in sent]
+
+
+@given(frames)
+def test_both_ways_to_pack_a_frame_agree(frame: tuple[Any, ...]) -> None:
+    kind, stream, seq, sent_ns, payload = frame
+    head = pure_pack_data_head(kind, stream, seq, sent_ns, len(payload))
+    assert pack_data_head(kind, stream, seq, sent_ns, len(payload)) == head
+    assert pack_frame(*frame) == pure_pack_frame(*frame) == head + payload
+
+
+@given(st.binary(max_size=80) | frames.map(lambda frame: pack_frame(*frame)[4:]), st.integers(0, 5))
+def test_both_ways_to_read_the_head_of_a_frame_agree(data: bytes, at: int) -> None:
+    padded = bytes(at) + data
+    expected = pure_read_frame_head(padded, at, len(data))
+    assert read_frame_head(padded, at, len(data)) == expected
+    assert read_frame_head(memoryview(padded), at, len(data)) == expected
 
 
 @given(
@@ -51,27 +105,26 @@ def test_the_data_head_is_the_record_it_stands_for(
     payload: bytes, stream: int, seq: int, sent_ns: int
 ) -> None:
     data = pack_data_head(Kind.DATA, stream, seq, sent_ns, len(payload)) + payload
-    assert list(RecordParser(LIMIT).feed(data)) == [[Kind.DATA, stream, seq, sent_ns, payload]]
+    assert Parsed().feed(data) == [[Kind.DATA, stream, seq, sent_ns, payload]]
     assert len(data) == 4 + DATA_OVERHEAD_BYTES + len(payload)
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))
 def test_noise_gives_records_or_a_violation(noise: bytes, cuts: list[int]) -> None:
-    parser = RecordParser(LIMIT)
+    parsed = Parsed()
     try:
-        for piece in cut(noise, cuts):
-            for record in parser.feed(piece):
-                assert isinstance(record, list)
+        for record in parsed.feed(*cut(noise, cuts)):
+            assert isinstance(record, list)
     except ProtocolViolation:
         return
-    assert parser.held_bytes <= len(noise)
+    assert parsed.parser.held_bytes <= len(noise)
 
 
 def test_an_oversized_record_is_refused_before_it_is_held() -> None:
-    parser = RecordParser(100)
+    parsed = Parsed(100)
     with pytest.raises(ProtocolViolation, match="exceeds"):
-        list(parser.feed((101).to_bytes(4, "little")))
-    assert parser.held_bytes == 0
+        parsed.feed((101).to_bytes(4, "little"))
+    assert parsed.parser.held_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -91,7 +144,7 @@ def test_an_oversized_record_is_refused_before_it_is_held() -> None:
 )
 def test_what_is_no_record(body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        list(RecordParser(LIMIT).feed(len(body).to_bytes(4, "little") + body))
+        Parsed().feed(len(body).to_bytes(4, "little") + body)
 
 
 def test_fields_are_checked_and_later_ones_ignored() -> None:

@@ -15,8 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from antiphon.frames import frames
+from antiphon.frames import codec, frames
+from antiphon.frames._decode import _OWN_PLANS, decode_plain
+from antiphon.frames._encode import encode_plain
 from antiphon.frames._kinds import FRAME_KINDS
+from antiphon.frames._plan import plan_for
 from antiphon.frames.codec import CodecError, References, decode, decode_value, encode, encode_value
 
 ALL_CLASSES: list[type[frames.Frame]] = [
@@ -168,6 +171,35 @@ def test_memoryviews_and_bytearrays_are_read_as_well(frame: frames.Frame) -> Non
     data = encode(frame)
     assert_same(decode(memoryview(b"x" + data)[1:]), frame)
     assert_same(decode(bytearray(data)), frame)
+
+
+@given(any_frame)
+def test_the_short_way_to_write_gives_the_same_bytes(frame: frames.Frame) -> None:
+    short = encode_plain(plan_for(type(frame)), frame) if encode_plain is not None else None
+    if short is not None:
+        assert short == general_encode(frame)
+
+
+@given(any_frame)
+def test_the_short_way_to_read_gives_the_same_frame(frame: frames.Frame) -> None:
+    if decode_plain is None:
+        return
+    try:
+        record = general_encode(frame)
+    except codec.CodecError:
+        return
+    short = decode_plain(_OWN_PLANS, record)
+    if short is not None:
+        assert_same(short, general_decode(record))
+
+
+def general_encode(frame: frames.Frame) -> bytes:
+    return codec.Encoder(None).pack(plan_for(type(frame)).record(frame))
+
+
+def general_decode(record: bytes) -> frames.Frame:
+    # The short way is for bytes only.
+    return codec.decode(bytearray(record))
 
 
 def test_records_are_small() -> None:

@@ -53,6 +53,9 @@ def read(data: bytes) -> None:
     assert str(frame)
     assert repr(frame)
 
+    # Both ways to read agree.
+    assert decode(bytearray(data)) == frame
+
 
 @pytest.mark.parametrize("data", RECORDS, ids=lambda data: f"{len(data)} bytes")
 def test_every_truncation_is_an_error(data: bytes) -> None:

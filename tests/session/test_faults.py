@@ -34,6 +34,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.pipeline.task import PipelineTask
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from antiphon_actors.channels import DEFAULT_LIMITS
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.session.home import SessionRecord
 
@@ -228,15 +229,15 @@ async def test_cancelling_while_actors_are_being_attached(actors: Actors) -> Non
     first, second = Mover(), Mover()
     task = pipeline_of(first, second)
     slow_hosts: list[LocalHost] = []
-    acquire = actors.acquire
+    acquire = actors.acquire_one
 
-    async def acquire_slowly(session_id: str, placed: Any) -> LocalHost:
-        host = await acquire(session_id, placed)
+    async def acquire_slowly(placed: Any) -> LocalHost:
+        host = await acquire(placed)
         host.may_attach.clear()
         slow_hosts.append(host)
         return host
 
-    actors.acquire = acquire_slowly  # type: ignore[method-assign]
+    actors.acquire_one = acquire_slowly  # type: ignore[method-assign]
     session = asyncio.create_task(actors.run(task))
     await until(lambda: len(slow_hosts) == 2 and all(host.specs for host in slow_hosts))
     cancelling = asyncio.create_task(task.cancel())
@@ -252,15 +253,15 @@ async def test_cancelling_while_actors_are_being_attached(actors: Actors) -> Non
 async def test_one_attachment_fails_while_another_goes_on(actors: Actors) -> None:
     broken, mover = Breaks("constructor"), Mover()
     task = pipeline_of(mover, broken)
-    acquire = actors.acquire
+    acquire = actors.acquire_one
 
-    async def acquire_one_slowly(session_id: str, placed: Any) -> LocalHost:
-        host = await acquire(session_id, placed)
+    async def acquire_one_slowly(placed: Any) -> LocalHost:
+        host = await acquire(placed)
         if placed.processor is mover:
             host.may_attach.clear()
         return host
 
-    actors.acquire = acquire_one_slowly  # type: ignore[method-assign]
+    actors.acquire_one = acquire_one_slowly  # type: ignore[method-assign]
     session = asyncio.create_task(actors.run(task))
     # The session is over for its bot, and waits only for the actor that is still at it.
     await until(lambda: mover.name in actors.by_processor)
@@ -272,10 +273,10 @@ async def test_one_attachment_fails_while_another_goes_on(actors: Actors) -> Non
 
 
 async def test_no_actor_for_a_processor(actors: Actors) -> None:
-    async def acquire(session_id: str, placed: Any) -> LocalHost:
+    async def acquire_one(placed: Any) -> LocalHost:
         raise PlacementError(f"no actor for {placed.processor.name}")
 
-    actors.acquire = acquire  # type: ignore[method-assign]
+    actors.acquire_one = acquire_one  # type: ignore[method-assign]
     mover = Mover()
     with pytest.raises(PlacementError, match=mover.name):
         await actors.run(pipeline_of(mover))
@@ -306,7 +307,7 @@ async def test_a_frame_nobody_knows_ends_the_session_with_the_reason(actors: Act
     async def on_pipeline_started(task: PipelineTask, frame: Frame) -> None:
         # Defined after the actors were told of the bot's classes.
         hosted = next(iter(actors.hosts[0].host._sessions.values()))
-        hosted.node._classes = {"tests.session.test_faults:Awkward": dict}
+        hosted.node.decoder._classes = {"tests.session.test_faults:Awkward": dict}
         await task.queue_frame(Awkward("x"))
 
     record = await actors.run(task)
@@ -381,12 +382,13 @@ async def test_a_slow_processor_holds_its_producer_back(actors: Actors) -> None:
     await started(task)
     remote = await actors.remote(slow)
     await task.queue_frame(Produce(1000))
-    await until(lambda: producer.made >= 64)
+    window = DEFAULT_LIMITS.window_frames
+    await until(lambda: producer.made >= window)
     await producer.queue_frame(Hurry("now"))
     await until(lambda: remote.urgent)
     # The window of a stream; the producer waits while the urgent frame has passed all of it.
-    assert producer.made == 64
-    assert remote._local_inbox.waiting <= 64
+    assert producer.made == window
+    assert remote._local_inbox.waiting <= window
     remote.go.set()
     await task.queue_frame(EndFrame())
     await session

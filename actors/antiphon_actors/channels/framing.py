@@ -6,13 +6,14 @@ Trailing elements that a reader does not know are ignored, so a record can grow.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
 from antiphon_actors.channels.errors import ProtocolViolation
+from antiphon_actors.channels.outbox import received, receiving
 
 LENGTH_BYTES: Final = 4
 
@@ -21,6 +22,8 @@ LENGTH_BYTES: Final = 4
 JOIN_BYTES: Final = 32 << 10
 
 Record = list[Any]
+OnFrame = Callable[[bool, int, int, int, bytes], None]
+OnRecord = Callable[[Record], None]
 
 
 # Texts that say why are cut to this many characters.
@@ -60,7 +63,16 @@ _LENGTH = struct.Struct("<I")
 _DATA_HEAD = struct.Struct(">BBBIBQBQBI")
 
 _pack_length = _LENGTH.pack
+_unpack_length = _LENGTH.unpack_from
 _pack_data_head = _DATA_HEAD.pack
+_unpack_data_head = _DATA_HEAD.unpack_from
+_ARRAY_OF_5: Final = 0x95
+_UINT32: Final = 0xCE
+_UINT64: Final = 0xCF
+_BIN32: Final = 0xC6
+_WIDTHS: Final = (_UINT32, _UINT64, _UINT64, _BIN32)
+_DATA: Final = 20
+_URGENT: Final = 21
 _packb = msgpack.packb
 _unpackb = msgpack.unpackb
 
@@ -72,11 +84,55 @@ def pack_record(kind: Kind, *fields: object) -> bytes:
     return _pack_length(len(body)) + body
 
 
-def pack_data_head(kind: int, stream: int, seq: int, sent_ns: int, size: int) -> bytes:
+def pure_pack_data_head(kind: int, stream: int, seq: int, sent_ns: int, size: int) -> bytes:
     """Returns a DATA or URGENT record up to its payload of `size` bytes, which follows as it is."""
     return _pack_length(size + DATA_OVERHEAD_BYTES) + _pack_data_head(
-        0x95, kind, 0xCE, stream, 0xCF, seq, 0xCF, sent_ns, 0xC6, size
+        _ARRAY_OF_5, kind, _UINT32, stream, _UINT64, seq, _UINT64, sent_ns, _BIN32, size
     )
+
+
+def pure_pack_frame(kind: int, stream: int, seq: int, sent_ns: int, payload: bytes) -> bytes:
+    """Returns a whole DATA or URGENT record."""
+    return pure_pack_data_head(kind, stream, seq, sent_ns, len(payload)) + payload
+
+
+def pure_read_frame_head(
+    data: bytes | memoryview, start: int, size: int
+) -> tuple[int, int, int, int] | None:
+    """Returns what precedes a frame's payload: kind, stream, sequence number, sender's clock.
+
+    Args:
+        data: Holds the whole record.
+        start: Where it begins there, after its length.
+        size: Its length.
+
+    Returns:
+        None if it is not a frame with a head as `pack_frame` writes it.
+    """
+    if size < DATA_OVERHEAD_BYTES:
+        return None
+    array, kind, a, stream, b, seq, c, sent_ns, d, length = _unpack_data_head(data, start)
+    if (
+        array != _ARRAY_OF_5
+        or kind not in (_DATA, _URGENT)
+        or (a, b, c, d) != _WIDTHS
+        or length != size - DATA_OVERHEAD_BYTES
+    ):
+        return None
+    return kind, stream, seq, sent_ns
+
+
+if TYPE_CHECKING:
+    pack_data_head = pure_pack_data_head
+    pack_frame = pure_pack_frame
+    read_frame_head = pure_read_frame_head
+else:
+    try:
+        from antiphon_actors.channels._records import pack_data_head, pack_frame, read_frame_head
+    except ImportError:  # nothing was compiled
+        pack_data_head = pure_pack_data_head
+        pack_frame = pure_pack_frame
+        read_frame_head = pure_read_frame_head
 
 
 def expect(record: Record, *types: type) -> Record:
@@ -101,12 +157,18 @@ class RecordParser:
 
     Attributes:
         max_record_bytes: Largest record accepted; may be raised once a handshake is done.
+        on_frame: Takes the frames: whether urgent, stream, sequence number, sender's clock, payload.
+        on_record: Takes every other record.
+        records: Records of any kind so far.
     """
 
-    __slots__ = ("_needed", "_tail", "max_record_bytes")
+    __slots__ = ("_needed", "_tail", "max_record_bytes", "on_frame", "on_record", "records")
 
-    def __init__(self, max_record_bytes: int) -> None:
+    def __init__(self, max_record_bytes: int, on_frame: OnFrame, on_record: OnRecord) -> None:
         self.max_record_bytes = max_record_bytes
+        self.on_frame = on_frame
+        self.on_record = on_record
+        self.records = 0
         self._tail = bytearray()
         self._needed = LENGTH_BYTES
 
@@ -115,31 +177,35 @@ class RecordParser:
         """Bytes of an incomplete record."""
         return len(self._tail)
 
-    def feed(self, data: bytes | memoryview) -> Iterator[Record]:
-        """Yields the records that `data` completes.
-
-        The iterator must be exhausted, or the parser given up.
+    def feed(self, data: bytes | memoryview) -> None:
+        """Hands over the records that `data` completes.
 
         Raises:
             ProtocolViolation: A record is empty, oversized or not a MessagePack array.
         """
         tail = self._tail
-        view: memoryview
+        source: bytes | memoryview
         if tail:
             tail += data
             if len(tail) < self._needed:
                 return
             # A new bytearray for the next rest: this one is exported by the view below.
             self._tail = bytearray()
-            view = memoryview(tail)
+            source = memoryview(tail)
         else:
-            view = memoryview(data)
-        end = len(view)
+            source = data
+        try:
+            self._cut(source)
+        finally:
+            received()
+
+    def _cut(self, source: bytes | memoryview) -> None:
+        end = len(source)
         start = 0
         body = LENGTH_BYTES
         size = 0
         while body <= end:
-            size = int.from_bytes(view[start:body], "little")
+            size = _unpack_length(source, start)[0]
             if size > self.max_record_bytes:
                 raise ProtocolViolation(
                     f"a record of {size} bytes exceeds the limit of {self.max_record_bytes}"
@@ -147,15 +213,28 @@ class RecordParser:
             after = body + size
             if after > end:
                 break
-            try:
-                record = _unpackb(view[body:after])
-            except (ValueError, TypeError, RecursionError) as error:
-                raise ProtocolViolation(f"a record is not MessagePack: {error}") from error
-            if type(record) is not list or not record:
-                raise ProtocolViolation("a record is not an array with a kind")
+            self.records += 1
             start = after
+            receiving(after + LENGTH_BYTES < end)
+            # Nearly every record is a frame with a head as `pack_frame` writes it.
+            head = read_frame_head(source, body, size)
+            if head is None:
+                self.on_record(_read_record(source[body:after]))
+            else:
+                kind, stream, seq, sent_ns = head
+                payload = bytes(source[body + DATA_OVERHEAD_BYTES : after])
+                self.on_frame(kind == _URGENT, stream, seq, sent_ns, payload)
             body = start + LENGTH_BYTES
-            yield record
         if start < end:
-            self._tail += view[start:]
+            self._tail += source[start:]
             self._needed = LENGTH_BYTES if body > end else body - start + size
+
+
+def _read_record(data: bytes | memoryview) -> Record:
+    try:
+        record = _unpackb(data)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProtocolViolation(f"a record is not MessagePack: {error}") from error
+    if type(record) is not list or not record:
+        raise ProtocolViolation("a record is not an array with a kind")
+    return record

@@ -177,7 +177,9 @@ class Link:
         self.closed = asyncio.Event()
         self.close_reason: ChannelError | None = None
         self.state = LinkState.GREETING
-        self._parser = RecordParser(min(HELLO_MAX_BYTES, self.limits.max_record_bytes))
+        self._parser = RecordParser(
+            min(HELLO_MAX_BYTES, self.limits.max_record_bytes), _too_early, self._on_record
+        )
         self._outbox = Outbox(wire, self.limits, self._outbox_overflowed)
         self._calls = self._make_calls()
         self._streams = self._make_streams()
@@ -191,7 +193,6 @@ class Link:
             now_secs=self._loop.time(),
         )
         self._heard = False
-        self._records_received = 0
         self._bytes_received = 0
         self._handlers: dict[int, Callable[[Record], None]] = {
             Kind.HELLO: self._on_hello,
@@ -319,7 +320,7 @@ class Link:
         return LinkStatistics(
             peer=self.peer.name,
             state=self.state.value,
-            records_received=self._records_received,
+            records_received=self._parser.records,
             bytes_received=self._bytes_received,
             writes=self._outbox.writes,
             bytes_sent=self._outbox.written_bytes,
@@ -403,15 +404,7 @@ class Link:
         self._heard = True
         self._bytes_received += len(data)
         try:
-            for record in self._parser.feed(data):
-                self._records_received += 1
-                kind = record[0]
-                handler = self._handlers.get(kind) if type(kind) is int else None
-                if handler is None:
-                    raise ProtocolViolation(f"a record of kind {kind!r} does not belong here")
-                handler(record)
-                if self.closed.is_set():
-                    return
+            self._parser.feed(data)
         except HandshakeError as error:
             self.end(error, CloseCode.HANDSHAKE)
         except ProtocolViolation as error:
@@ -420,6 +413,15 @@ class Link:
             else:
                 logger.warning("peer broke the protocol", peer=self.peer.name, error=str(error))
                 self.end(error, CloseCode.VIOLATION)
+
+    def _on_record(self, record: Record) -> None:
+        if self.state is LinkState.ENDED:
+            return  # the rest of what came with the record that ended it
+        kind = record[0]
+        handler = self._handlers.get(kind) if type(kind) is int else None
+        if handler is None:
+            raise ProtocolViolation(f"a record of kind {kind!r} does not belong here")
+        handler(record)
 
     def wire_paused(self) -> None:
         """Takes note that the transport is full (`WireOwner`)."""
@@ -480,6 +482,7 @@ class Link:
         self._guard.cancel()
         self.state = LinkState.OPEN
         self._parser.max_record_bytes = self.limits.max_record_bytes
+        self._parser.on_frame = self._streams.frame
         self._heartbeat = Heartbeat(
             period_secs=self.limits.heartbeat_period_secs,
             dead_secs=self.limits.heartbeat_dead_secs,
@@ -570,3 +573,7 @@ class Link:
             ChannelBusy(f"{self.peer.name} does not read: {waiting} bytes wait for its socket"),
             CloseCode.ABORTED,
         )
+
+
+def _too_early(*_: object) -> None:
+    raise ProtocolViolation("a frame before the end of the handshake")

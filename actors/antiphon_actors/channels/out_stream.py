@@ -6,9 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from antiphon_actors.channels.errors import (
     ChannelBroken,
@@ -24,6 +23,7 @@ from antiphon_actors.channels.framing import (
     MAX_REASON,
     Kind,
     pack_data_head,
+    pack_frame,
     pack_record,
 )
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from antiphon_actors.channels.link import Link
     from antiphon_actors.channels.outbox import Outbox
 
-_DATA = int(Kind.DATA)
-_URGENT = int(Kind.URGENT)
+_DATA: Final = int(Kind.DATA)
+_URGENT: Final = int(Kind.URGENT)
 
 
-class Sent(NamedTuple):
+class Sent:
     """One frame in the keeping of a stream.
 
     Attributes:
@@ -45,14 +45,13 @@ class Sent(NamedTuple):
         sent_ns: When `send` took it, CLOCK_MONOTONIC.
     """
 
-    payload: bytes
-    tag: Any
-    size: int
-    sent_ns: int
+    __slots__ = ("payload", "sent_ns", "size", "tag")
 
-
-# Past the Python-level constructor of a named tuple, which would be a tenth of the cost of sending.
-_make_sent = partial(tuple.__new__, Sent)
+    def __init__(self, payload: bytes, tag: Any, sent_ns: int) -> None:
+        self.payload = payload
+        self.tag = payload if tag is None else tag
+        self.size = len(payload)
+        self.sent_ns = sent_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class OutStream:
         """Why nothing more can be sent; None while the stream is open."""
         return self._error
 
-    def send_nowait(self, payload: bytes, *, urgent: bool = False, tag: Any = None) -> bool:
+    def send_nowait(self, payload: bytes, urgent: bool = False, tag: Any = None) -> bool:
         """Takes a frame if it may be sent now.
 
         Args:
@@ -188,7 +187,7 @@ class OutStream:
         size = len(payload)
         if size > self._max_payload:
             raise ValueError(f"a payload of {size} bytes exceeds the limit of {self._max_payload}")
-        sent: Sent = _make_sent((payload, payload if tag is None else tag, size, monotonic_ns()))
+        sent = Sent(payload, tag, monotonic_ns())
         if urgent:
             self._send_urgent(sent)
             return True
@@ -211,7 +210,7 @@ class OutStream:
         if self.send_nowait(payload, urgent=urgent, tag=tag):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sent = Sent(payload, payload if tag is None else tag, len(payload), monotonic_ns())
+        sent = Sent(payload, tag, monotonic_ns())
         waiter = (sent, future)
         self._waiters.append(waiter)
         try:
@@ -235,10 +234,11 @@ class OutStream:
         if outbox.gate_open and not self._queue:
             self._sent += 1
             self._unacked.append(sent)
-            head = pack_data_head(_DATA, self._stream_id, self._sent, sent.sent_ns, sent.size)
-            if sent.size <= JOIN_BYTES:
-                outbox.write_now(head + sent.payload)
+            number, sent_ns, size = self._sent, sent.sent_ns, sent.size
+            if size <= JOIN_BYTES:
+                outbox.write_now(pack_frame(_DATA, self._stream_id, number, sent_ns, sent.payload))
             else:
+                head = pack_data_head(_DATA, self._stream_id, number, sent_ns, size)
                 outbox.write_pair_now(head, sent.payload)
             return
         self._queue.append(sent)
@@ -260,10 +260,12 @@ class OutStream:
         unacked.append(sent)
         self._urgent_bytes += sent.size
         self._urgent_sent += 1
-        head = pack_data_head(_URGENT, self._stream_id, self._urgent_sent, sent.sent_ns, sent.size)
-        if sent.size <= JOIN_BYTES:
-            self._outbox.express(head + sent.payload)
+        number, sent_ns, size = self._urgent_sent, sent.sent_ns, sent.size
+        if size <= JOIN_BYTES:
+            record = pack_frame(_URGENT, self._stream_id, number, sent_ns, sent.payload)
+            self._outbox.express(record)
         else:
+            head = pack_data_head(_URGENT, self._stream_id, number, sent_ns, size)
             self._outbox.express_pair(head, sent.payload)
 
     def take_chunks(self, chunks: list[bytes], max_frames: int, max_bytes: int) -> tuple[int, bool]:

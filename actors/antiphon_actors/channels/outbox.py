@@ -1,9 +1,13 @@
 """The way out of a link: what is written at once, what waits, and in which order it leaves.
 
 A record on an idle link goes to the transport at once. Records wait here when the transport is above
-its high-water mark, or (on a transport that would make a system call of each) when something was
+its high-water mark, or (on a transport that makes a system call of each) when something was
 already written in this turn of the event loop; they then leave in one gathered write, express
 records (urgent frames, calls, control) before ordered frames.
+
+While several records are being received together, what they make this process write is held, and
+leaves with what the last of them makes it write: one system call for a batch. The last one's is
+written on the spot, so that the next process begins before this one has tidied up.
 """
 
 from __future__ import annotations
@@ -34,6 +38,29 @@ class AckSource(Protocol):
         """Returns the ACK record that is due, or nothing when it has left already."""
 
 
+# Whether bytes are being received, and whether more records follow the one in hand. One thread, the
+# event loop's, receives for all links of a process.
+_receiving = False
+_holding = False
+# Outboxes with held records; bounded by the links.
+_held_outboxes: list[Outbox] = []
+
+
+def receiving(more: bool) -> None:
+    """Notes that a received record is handled now, and whether more follow at once."""
+    global _receiving, _holding
+    _receiving = True
+    _holding = more
+
+
+def received() -> None:
+    """Notes that all that was received has been handled: what was held leaves."""
+    global _receiving, _holding
+    _receiving = _holding = False
+    while _held_outboxes:
+        _held_outboxes.pop().let_go()
+
+
 class Outbox:
     """Writes of one link.
 
@@ -51,6 +78,8 @@ class Outbox:
         "_express",
         "_flush_waiters",
         "_gathers",
+        "_held",
+        "_held_bytes",
         "_high_bytes",
         "_loop",
         "_max_pending_bytes",
@@ -82,6 +111,9 @@ class Outbox:
         self._ack_delay_secs = limits.ack_delay_secs
         self._overflowed = overflowed
         self._express: list[bytes] = []  # bounded by max_pending_bytes
+        # Written while several records are received together; bounded by write_high_bytes.
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         # Streams with waiting frames, served in turn. Bounded by max_streams.
         self._ordered: deque[OrderedSource] = deque()
         self._acks: dict[AckSource, None] = {}
@@ -128,18 +160,45 @@ class Outbox:
 
     def write_now(self, record: bytes) -> None:
         """Writes one record; only while `gate_open`."""
+        if self._gathers:
+            self._write(record)
+        elif _holding:
+            self._hold(record)
+        elif self._held:
+            self._held.append(record)
+            self.let_go()
+        else:
+            self._write(record)
+            if not _receiving:
+                self._begin_turn()
+
+    def _write(self, record: bytes) -> None:
         self.writes += 1
         self.written_bytes += len(record)
         self._wire.write(record)
-        if not self._gathers:
-            self._begin_turn()
+
+    def _hold(self, record: bytes) -> None:
+        if not self._held:
+            _held_outboxes.append(self)
+        self._held.append(record)
+        self._held_bytes += len(record)
+        if self._held_bytes >= self._high_bytes:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Writes what was held."""
+        if self._held:
+            held, self._held = self._held, []
+            self._held_bytes = 0
+            self._write(held[0] if len(held) == 1 else b"".join(held))
 
     def write_pair_now(self, head: bytes, payload: bytes) -> None:
         """Writes one record given in two parts; only while `gate_open`."""
+        self.let_go()
         self.writes += 1
         self.written_bytes += len(head) + len(payload)
         self._wire.writelines((head, payload))
-        if not self._gathers:
+        if not self._gathers and not _receiving:
             self._begin_turn()
 
     def wait_in_order(self, source: OrderedSource) -> None:
@@ -207,13 +266,14 @@ class Outbox:
                 self._take_ordered(chunks)
             if not chunks:
                 break
+            self.let_go()
             self.writes += 1
             self.written_bytes += sum(map(len, chunks))
             self._wire.writelines(chunks)
             wrote = True
         if self._paused:
             return
-        if wrote and not self._gathers:
+        if wrote and not self._gathers and not _receiving:
             self._begin_turn()
         else:
             self.gate_open = True
@@ -244,6 +304,7 @@ class Outbox:
 
     def close(self) -> None:
         """Drops what waits and stops the timers; the gate stays shut."""
+        self.let_go()
         self._paused = True
         self.gate_open = False
         self._express.clear()

@@ -140,7 +140,23 @@ class Streams:
             in_stream.close()
             self._tell_closed(in_stream, error)
 
+    def frame(self, urgent: bool, stream_id: int, seq: int, sent_ns: int, payload: bytes) -> None:
+        """Takes a frame."""
+        stream = self._in.get(stream_id)
+        if stream is None:
+            self._check_was_in_stream(stream_id)
+            return
+        delivery = stream.accept(urgent, seq, sent_ns, payload)
+        try:
+            stream.receiver.deliver(delivery)
+        except Exception as error:  # noqa: BLE001 - ends this stream only
+            logger.opt(exception=error).error("stream receiver failed")
+            if stream_id in self._in:
+                self._stop(stream_id, stream, f"{type(error).__name__}: {error}")
+                self._tell_closed(stream, error)
+
     def _on_frame(self, record: Record) -> None:
+        # A frame with a head of other widths than ours.
         if len(record) < 5:
             raise ProtocolViolation("a frame's record is too short")
         kind, stream_id, seq, sent_ns, payload = record[:5]
@@ -151,18 +167,7 @@ class Streams:
             or type(sent_ns) is not int
         ):
             raise ProtocolViolation("a frame's record has fields of wrong types")
-        stream = self._in.get(stream_id)
-        if stream is None:
-            self._check_was_in_stream(stream_id)
-            return
-        delivery = stream.accept(kind == _URGENT, seq, sent_ns, payload)
-        try:
-            stream.receiver.deliver(delivery)
-        except Exception as error:  # noqa: BLE001 - ends this stream only
-            logger.opt(exception=error).error("stream receiver failed")
-            if stream_id in self._in:
-                self._stop(stream_id, stream, f"{type(error).__name__}: {error}")
-                self._tell_closed(stream, error)
+        self.frame(kind == _URGENT, stream_id, seq, sent_ns, payload)
 
     def _on_open(self, record: Record) -> None:
         _, stream_id, key = expect(record, int, bytes)[:3]

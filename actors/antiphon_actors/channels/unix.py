@@ -43,6 +43,7 @@ class UnixWire(asyncio.Protocol, Wire):
         self._high_bytes = limits.write_high_bytes
         self._transport: asyncio.Transport | None = None
         self._owner: WireOwner | None = None
+        self._fd = -1
 
     # The protocol's side.
 
@@ -60,10 +61,13 @@ class UnixWire(asyncio.Protocol, Wire):
             self._refused(self.refusal)
             transport.abort()
             return
-        # uvloop gathers the writes of one turn itself; asyncio makes a system call of each.
-        self.gathers_writes = type(transport).__module__.startswith("uvloop")
+        # The socket itself, as long as the transport holds nothing back.
+        self._fd = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(high=self._high_bytes, low=self._high_bytes // 4)
-        self._owner = self._accept(self)
+        owner = self._owner = self._accept(self)
+        # Straight to the owner; the transport looks the method up when it is given its protocol.
+        self.data_received = owner.wire_bytes  # type: ignore[method-assign]
+        transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
         """Passes bytes on."""
@@ -82,6 +86,7 @@ class UnixWire(asyncio.Protocol, Wire):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Passes the end on."""
+        self._fd = -1
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.wire_ended(exc)
@@ -93,19 +98,30 @@ class UnixWire(asyncio.Protocol, Wire):
         return self._transport
 
     def write(self, data: bytes) -> None:
-        """Writes; see `Wire`."""
-        self._connected().write(data)
+        """Writes at once, without a turn of the event loop, what the socket takes; see `Wire`."""
+        transport = self._connected()
+        if self._fd < 0 or transport.get_write_buffer_size():
+            transport.write(data)
+            return
+        try:
+            written = os.write(self._fd, data)
+        except OSError:  # it is full, or broken: the transport's to find out
+            written = 0
+        if written < len(data):
+            transport.write(memoryview(data)[written:] if written else data)
 
     def writelines(self, chunks: Iterable[bytes]) -> None:
         """Writes several chunks; see `Wire`."""
-        self._connected().writelines(chunks)
+        self.write(b"".join(chunks))
 
     def close(self) -> None:
         """Closes after the buffer; see `Wire`."""
+        self._fd = -1
         self._connected().close()
 
     def abort(self) -> None:
         """Closes now; see `Wire`."""
+        self._fd = -1
         self._connected().abort()
 
     def pause_reading(self) -> None:

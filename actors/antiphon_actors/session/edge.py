@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 from antiphon.errors import PlacementError
-from antiphon.frames import codec
 from antiphon.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -21,13 +21,16 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from antiphon.processors.lane import FrameCallback
-from antiphon_actors.channels import ChannelBusy, ChannelError, OutStream
+from antiphon_actors.channels.errors import ChannelBusy, ChannelError
+from antiphon_actors.channels.out_stream import OutStream
 from antiphon_actors.session.endpoint import pack
 
 if TYPE_CHECKING:
     from antiphon_actors.session.node import SessionNode
 
 _ENDS = (CancelFrame, EndFrame, StopFrame)
+_SPECIAL = (StartFrame, StartInterruptionFrame, *_ENDS)
+_DOWNSTREAM = FrameDirection.DOWNSTREAM
 
 UPSTREAM_LIMIT = 10_000
 """Upstream frames that may wait for one processor; one more, and it counts as failed."""
@@ -54,7 +57,9 @@ class EdgeInbox:
         self._pid = pid
         self.uri = uri
         self._owner = owner
-        self._streams: dict[FrameDirection, OutStream] = {}
+        self._encoder = node.encoder
+        self._down: OutStream | None = None
+        self._up: OutStream | None = None
         self._opening = asyncio.Lock()
         # Upstream frames that wait for credit, and their tags; bounded by UPSTREAM_LIMIT.
         self._behind: deque[tuple[bytes, Frame | bool]] = deque()
@@ -64,22 +69,56 @@ class EdgeInbox:
     async def open(self, direction: FrameDirection) -> OutStream:
         """Opens the stream of a direction, once."""
         async with self._opening:
-            stream = self._streams.get(direction)
+            stream = self._stream(direction)
             if stream is None:
                 link = await self._node.link(self.uri)
                 key = pack(self._node.session_id, "f", self._pid, direction.value)
-                stream = self._streams[direction] = await link.open_stream(key)
+                stream = await link.open_stream(key)
+                if direction is _DOWNSTREAM:
+                    self._down = stream
+                else:
+                    self._up = stream
             return stream
 
-    async def put(
+    def _stream(self, direction: FrameDirection) -> OutStream | None:
+        return self._down if direction is _DOWNSTREAM else self._up
+
+    def put_nowait(
         self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None = None
-    ) -> None:
+    ) -> Awaitable[None] | None:
         """Sends a frame; downstream, a data or control frame waits for a processor far behind."""
+        stream = self._down if direction is _DOWNSTREAM else self._up
+        if stream is None or callback is not None or isinstance(frame, _SPECIAL):
+            return self._put(frame, direction, callback)
+        payload = self._encoder.frame(frame)
+        urgent = isinstance(frame, SystemFrame)
+        try:
+            if self._behind and direction is FrameDirection.UPSTREAM and not urgent:
+                self._fall_behind(stream, payload, frame.survives_interruption)
+            elif not stream.send_nowait(payload, urgent, frame.survives_interruption):
+                if direction is _DOWNSTREAM:
+                    return self._send(stream, frame, payload)
+                self._fall_behind(stream, payload, frame.survives_interruption)
+        except ChannelError as error:
+            return self._lost(frame, direction, error)
+        return None
+
+    async def _send(self, stream: OutStream, frame: Frame, payload: bytes) -> None:
+        """Waits for credit."""
+        try:
+            await stream.send(payload, tag=frame.survives_interruption)
+        except ChannelError as error:
+            await self._lost(frame, _DOWNSTREAM, error)
+
+    async def _put(
+        self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None
+    ) -> None:
+        """Sends a frame that needs more than to be sent."""
         if isinstance(frame, StartFrame):
             FrameProcessor._start(self._owner, frame)
         try:
-            stream = self._streams.get(direction) or await self.open(direction)
-            payload = codec.encode(frame, self._node.references)
+            stream = self._stream(direction) or await self.open(direction)
+            payload = self._encoder.frame(frame)
             urgent = isinstance(frame, SystemFrame)
             if isinstance(frame, StartInterruptionFrame):
                 self._drop_waiting(stream, direction)
@@ -151,15 +190,17 @@ class EdgeInbox:
 
     def process_lost(self) -> None:
         """Passes on what ends the pipeline and was under way to a process that is gone."""
-        for direction, stream in self._streams.items():
-            for _, sent in stream.unacknowledged():
+        for direction in FrameDirection:
+            stream = self._stream(direction)
+            for _, sent in stream.unacknowledged() if stream is not None else ():
                 if isinstance(sent.tag, Frame):
                     self._node.spawn(self._node.pass_on(self._pid, sent.tag, direction))
 
     def close(self) -> None:
         """Gives the streams up; the session is over."""
-        for stream in self._streams.values():
-            stream.abort()
+        for stream in (self._down, self._up):
+            if stream is not None:
+                stream.abort()
 
 
 class EdgeRelay:

@@ -14,8 +14,11 @@ from antiphon.clocks.system_clock import SystemClock
 from antiphon.frames import codec
 from antiphon.frames.frames import CancelFrame, EndFrame, Frame, StopFrame
 from antiphon.observers.base_observer import FramePushed
+from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from antiphon.processors.relay import is_relayed
+from antiphon.utils.tracing import trace_state
+from antiphon.utils.tracing.service_span import ServiceSpan
 from antiphon_actors.channels import (
     ChannelBroken,
     ChannelError,
@@ -31,7 +34,6 @@ from antiphon_actors.session.references import SessionReferences
 LEAVE_DEADLINE_SECS = 2.0
 """How long calls of a session that has ended may resist their cancellation."""
 
-Observe = Callable[[FramePushed], None]
 PeerLost = Callable[[str, Exception], None]
 
 
@@ -46,7 +48,7 @@ class SessionNode:
         session_id: str,
         endpoint: Endpoint,
         *,
-        observe: Observe | None = None,
+        observer: TaskObserver | None = None,
         peer_lost: PeerLost,
         setup: Callable[[], FrameProcessorSetup] | None = None,
         control: Mapping[str, Callable[[], Awaitable[Any]]] | None = None,
@@ -58,7 +60,7 @@ class SessionNode:
         Args:
             session_id: The session.
             endpoint: The process's hub.
-            observe: Told of pushes that cross into this process (at home).
+            observer: Told of pushes that cross into this process (at home).
             peer_lost: Told, once, of a process of the session that is gone.
             setup: What processors that run here get when their twin is set up (in an actor).
             control: What else home may ask for, by name (in an actor).
@@ -69,8 +71,10 @@ class SessionNode:
         self.session_id = session_id
         self.context = contextvars.copy_context()
         self.references = SessionReferences(self)
+        self.encoder = codec.Encoder(self.references)
+        self.decoder = codec.Decoder(self.references, classes)
         self._endpoint = endpoint
-        self._observe = observe
+        self.observer = observer
         self._peer_lost = peer_lost
         self._setup = setup
         self._control = dict(control or {})
@@ -109,7 +113,6 @@ class SessionNode:
         self.add_local(pid, twin)
         twin._inbox = EdgeInbox(self, pid, uri, twin)
         relay = twin._relay = EdgeRelay(self, pid, uri, twin)
-        twin._takes_directly = False
         vars(twin)["push_frame"] = relay.push_frame
         twin._journal = None
 
@@ -120,7 +123,6 @@ class SessionNode:
             return known
         stub = RemoteProcessor(name=name)
         stub._inbox = EdgeInbox(self, pid, uri, stub)
-        stub._takes_directly = False
         self.add_local(pid, stub)
         return stub
 
@@ -343,6 +345,14 @@ class SessionNode:
         elif method == "failed" and self._home_uri is None:
             uri, reason = _parts(self._decode(payload), str, str)
             self.peer_failed(uri, ChannelBroken(reason))
+        elif method == "span" and self._home_uri is None:
+            (plain,) = _parts(self._decode(payload), list)
+            report = self.context.run(trace_state.current).report
+            if report is not None:
+                try:
+                    report(ServiceSpan.from_plain(plain))
+                except ValueError as error:
+                    raise ChannelRefused("malformed message") from error
         elif method == "pass_on" and self._home_uri is None:
             pid, direction, frame = _parts(self._decode(payload), int, int, Frame)
             self.spawn(self.pass_on(pid, frame, FrameDirection(direction)))
@@ -378,7 +388,7 @@ class SessionNode:
         Raises:
             ChannelRefused: If the stream goes nowhere here.
         """
-        if kind == "o" and self._observe is not None:
+        if kind == "o" and self.observer is not None:
             return ObservedReceiver(self)
         processor = self._processors.get(pid)
         if kind != "f" or processor is None or isinstance(processor._inbox, EdgeInbox):
@@ -387,8 +397,8 @@ class SessionNode:
 
     def observed(self, pushed: FramePushed) -> None:
         """Lets the observers at home see a push."""
-        if self._observe is not None:
-            self._observe(pushed)
+        if self.observer is not None:
+            self.observer.observe(pushed)
 
     def decode_observed(self, payload: bytes) -> FramePushed:
         """A push that another process reports."""
@@ -410,7 +420,7 @@ class SessionNode:
         Raises:
             CodecError: If it is none, or of a class this process does not know.
         """
-        return codec.decode(data, self.references, classes=self._classes)
+        return self.decoder.frame(data)
 
     def decode_journal(self, data: bytes) -> list[tuple[str, list[Any], dict[str, Any]]]:
         """The calls a bot made on a processor before it was placed: method and arguments."""

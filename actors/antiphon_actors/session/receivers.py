@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from antiphon.frames import codec
-from antiphon.frames.frames import ErrorFrame
+from antiphon.frames.frames import ErrorFrame, Frame
 from antiphon.observers.base_observer import FramePushed
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
-from antiphon_actors.channels import Delivery
+from antiphon_actors.channels.in_stream import Delivery
 
 if TYPE_CHECKING:
     from antiphon_actors.session.node import SessionNode
@@ -23,33 +23,35 @@ class FrameReceiver:
         self, node: SessionNode, processor: FrameProcessor, direction: FrameDirection
     ) -> None:
         self._node = node
+        self._decoder = node.decoder
+        self._observer = node.observer
         self._inbox = processor._local_inbox
         self._processor = processor
         self._direction = direction
 
     def deliver(self, delivery: Delivery) -> None:
         """Takes a record of the stream."""
-        if self._node.closed:  # the sender has not heard yet
+        node = self._node
+        if node._closed:  # the sender has not heard yet
             delivery.done()
             return
-        frame = self._node.decode_frame(delivery.payload)
+        frame = self._decoder.frame(delivery.payload)
         processor = self._processor
-        downstream = self._direction is FrameDirection.DOWNSTREAM
-        source = processor._prev if downstream else processor._next
-        if source is not None:
-            self._node.observed(
-                FramePushed(
-                    source,
-                    processor,
-                    frame,
-                    self._direction,
-                    self._node.pipeline_time(delivery.sent_ns),
-                )
-            )
+        observer = self._observer
+        if observer is not None and observer.watching:
+            self._let_see(frame, delivery.sent_ns)
         if processor._cancelling:
             delivery.done()
             return
-        self._inbox.put_nowait(frame, self._direction, None, delivery.done, delivery.sent_ns)
+        self._inbox.put_nowait(frame, self._direction, None, delivery, delivery.sent_ns)
+
+    def _let_see(self, frame: Frame, sent_ns: int) -> None:
+        processor, direction = self._processor, self._direction
+        downstream = direction is FrameDirection.DOWNSTREAM
+        source = processor._prev if downstream else processor._next
+        if source is not None:
+            time = self._node.pipeline_time(sent_ns)
+            self._node.observed(FramePushed(source, processor, frame, direction, time))
 
     def closed(self, reason: Exception | None) -> None:
         """A lost sender is reported by its link; a frame that cannot be read ends the session."""

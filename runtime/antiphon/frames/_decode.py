@@ -34,11 +34,18 @@ from antiphon.frames._registry import CodecError, frame_class, value_class, valu
 _OWN_CLASSES: Final[dict[int, type[Frame]]] = {
     number: getattr(frames, name) for number, (name, _) in FRAME_KINDS.items()
 }
+_OWN_PLANS: Final[dict[int, Plan]] = {number: plan_for(cls) for number, cls in _OWN_CLASSES.items()}
 # Attributes that are nil in a record if they have their defaults.
 _OPTIONAL: Final = COMMON[2:]
 # A list announces its length before its items, and space is set aside for them at once; up to
 # this length that cannot add up to anything much, above it the record is walked first.
 _UNWALKED_LENGTH: Final = 256
+
+# The same for plain frames, where it was compiled.
+try:
+    from antiphon.frames._plain import decode_plain as decode_plain
+except ImportError:
+    decode_plain = None
 
 
 class _Failed:
@@ -59,7 +66,7 @@ _PLAIN, _LONG_LISTS, _ODD_KEYS = range(3)
 
 
 class Decoder:
-    """Reads one record."""
+    """Reads records, one after the other."""
 
     __slots__ = ("_classes", "_depth", "_failed", "_mode", "_odd_keys", "_refs")
 
@@ -67,7 +74,9 @@ class Decoder:
         self._refs = refs
         self._classes = classes
         self._mode = _PLAIN
-        self._reset()
+        self._depth = 0
+        self._failed = False
+        self._odd_keys = 0
 
     def _reset(self) -> None:
         self._depth = 0
@@ -88,10 +97,19 @@ class Decoder:
         Raises:
             CodecError: It is the record of none.
         """
-        frame: Frame = self._in_modes(self._read_frame, data)
-        return frame
+        if decode_plain is not None and (plain := decode_plain(_OWN_PLANS, data)) is not None:
+            return plain
+        self._mode = _PLAIN
+        self._reset()
+        try:
+            return self._read_frame(data)
+        except _Again:
+            frame: Frame = self._in_modes(self._read_frame, data)
+            return frame
 
     def _in_modes(self, read: Callable[[Any], Any], data: bytes | bytearray | memoryview) -> Any:
+        self._mode = _PLAIN
+        self._reset()
         while True:
             try:
                 return read(data)
@@ -263,6 +281,8 @@ _READERS: Final = {
 
 def _build(plan: Plan, record: list[Any], start: int) -> Frame:
     # The instance is filled in from outside: no constructor runs.
+    if plan.is_own:
+        return _build_own(plan, record)
     frame = object.__new__(plan.cls)
     put = object.__setattr__
     put(frame, "id", record[1])
@@ -275,7 +295,7 @@ def _build(plan: Plan, record: list[Any], start: int) -> Frame:
     for attribute, value in zip(_OPTIONAL, record[3:7], strict=False):
         if value is not None:
             put(frame, attribute, value)
-    if start <= len(record) and not plan.is_own:
+    if start <= len(record):
         _put_undeclared(frame, plan, record[start - 1])
     values = record[start:]
     for field, value, rejected in zip(plan.names, values, plan.rejected, strict=False):
@@ -284,6 +304,41 @@ def _build(plan: Plan, record: list[Any], start: int) -> Frame:
         put(frame, field, value)
     if len(values) < len(plan.names):
         _put_defaults(frame, plan, len(values))
+    return frame
+
+
+def _build_own(plan: Plan, record: list[Any]) -> Frame:
+    # Antiphon's own classes have neither slots nor descriptors in the way.
+    frame = object.__new__(plan.cls)
+    attributes = frame.__dict__
+    attributes["id"] = record[1]
+    name = record[2]
+    if type(name) is int:
+        attributes["_count"] = name
+    else:
+        attributes["_count"] = 0
+        attributes["_name"] = name
+    length = len(record)
+    at = SHORTEST_HEAD
+    for attribute in _OPTIONAL:
+        if at >= length:
+            break
+        if record[at] is not None:
+            attributes[attribute] = record[at]
+        at += 1
+    names = plan.names
+    rejected = plan.rejected
+    known = len(names)
+    position = 0
+    while position < known and at < length:
+        value = record[at]
+        if type(value) in rejected[position]:
+            raise CodecError(plan.complaint(names[position], value))
+        attributes[names[position]] = value
+        at += 1
+        position += 1
+    if position < known:
+        _put_defaults(frame, plan, position)
     return frame
 
 

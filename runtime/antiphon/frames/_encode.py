@@ -29,18 +29,33 @@ from antiphon.frames._extensions import (
 from antiphon.frames._plan import HEAD, Plan, plan_for
 from antiphon.frames._registry import CodecError, value_type
 
+# The same for plain frames, where it was compiled.
+try:
+    from antiphon.frames._plain import encode_plain as encode_plain
+except ImportError:
+    encode_plain = None
+
 # The default of a quarter of a megabyte costs a memory mapping for every packer.
 _BUFFER_BYTES: Final = 2048
 
 
 class Encoder:
-    """Writes one record."""
+    """Writes records, one after the other."""
 
-    __slots__ = ("_depth", "_refs")
+    __slots__ = ("_depth", "_packer", "_refs")
 
     def __init__(self, refs: References | None) -> None:
         self._refs = refs
         self._depth = 0
+        self._packer = self._new_packer("strict")
+
+    def _new_packer(self, unicode_errors: str) -> msgpack.Packer:
+        return msgpack.Packer(
+            default=self._extend,
+            strict_types=True,
+            unicode_errors=unicode_errors,
+            buf_size=_BUFFER_BYTES,
+        )
 
     def frame(self, frame: Frame) -> bytes:
         """Returns the record of a frame.
@@ -51,6 +66,8 @@ class Encoder:
         if not isinstance(frame, Frame):
             raise CodecError(f"a {type(frame).__name__} is no frame")
         plan = plan_for(type(frame))
+        if encode_plain is not None and plan.is_own and (data := encode_plain(plan, frame)):
+            return data
         try:
             record = plan.record(frame)
         except CodecError:
@@ -73,18 +90,13 @@ class Encoder:
 
     def pack(self, value: object) -> bytes:
         """Returns a value in MessagePack. Raises anything that the value makes it raise."""
+        # What is inside an extension type is packed while the packer is in use.
+        packer = self._new_packer("strict") if self._depth else self._packer
         try:
-            packer = msgpack.Packer(default=self._extend, strict_types=True, buf_size=_BUFFER_BYTES)
             return packer.pack(value)  # type: ignore[no-any-return]
         except UnicodeEncodeError:
             # Half of a surrogate pair, as a JSON stream cut at the wrong place gives it.
-            packer = msgpack.Packer(
-                default=self._extend,
-                strict_types=True,
-                unicode_errors="surrogatepass",
-                buf_size=_BUFFER_BYTES,
-            )
-            return packer.pack(value)  # type: ignore[no-any-return]
+            return self._new_packer("surrogatepass").pack(value)  # type: ignore[no-any-return]
 
     def _extend(self, value: Any) -> object:
         cls = type(value)

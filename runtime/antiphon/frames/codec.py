@@ -44,6 +44,8 @@ from antiphon.frames._registry import CodecError, register_type, register_value_
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "CodecError",
+    "Decoder",
+    "Encoder",
     "References",
     "decode",
     "decode_value",

@@ -170,7 +170,7 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         self.statistics = ProcessorStatistics()
         self._local_inbox = LocalInbox(self)
         self._inbox: Inbox = self._local_inbox
-        # Whether a neighbour may skip queue_frame(): nobody overrides it, and it runs here.
+        # Whether a neighbour may skip queue_frame(): nobody overrides it.
         self._takes_directly = type(self).queue_frame is FrameProcessor.queue_frame
 
     # -- facts ---------------------------------------------------------------------------------
@@ -392,7 +392,9 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         """
         if self._cancelling:
             return
-        await self._inbox.put(frame, direction, callback)
+        waits = self._inbox.put_nowait(frame, direction, callback)
+        if waits is not None:
+            await waits
 
     @relayed
     async def pause_processing_frames(self) -> None:
@@ -483,7 +485,9 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
             )
         if destination._takes_directly:
             if not destination._cancelling:
-                destination._local_inbox.put_nowait(frame, direction)
+                waits = destination._inbox.put_nowait(frame, direction)
+                if waits is not None:
+                    await waits
         else:
             await destination.queue_frame(frame, direction)
 

@@ -12,15 +12,16 @@ carry it on (`antiphon.processors.lane`). Turns of the event loop are what a hop
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
 from antiphon.frames.frames import Frame, SystemFrame
-from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, foreign
+from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, Receipt, foreign
+from antiphon.utils.asyncio.current_task import DONE
 
 if TYPE_CHECKING:
     from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
@@ -37,10 +38,15 @@ _nested = 0
 class Inbox(Protocol):
     """Takes the frames meant for one processor."""
 
-    async def put(
+    def put_nowait(
         self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None = None
-    ) -> None:
-        """Takes a frame; may wait where the way to the processor is full."""
+    ) -> Awaitable[None] | None:
+        """Takes a frame.
+
+        Returns:
+            What has to be awaited, now, before the frame is taken: the way to the processor may be
+            full. None if it has been taken.
+        """
 
 
 class LocalInbox:
@@ -68,27 +74,21 @@ class LocalInbox:
 
     # -- taking frames -------------------------------------------------------------------------
 
-    async def put(
-        self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None = None
-    ) -> None:
-        """Takes a frame, in the order of the calls."""
-        self.put_nowait(frame, direction, callback)
-
     def put_nowait(
         self,
         frame: Frame,
         direction: FrameDirection,
         callback: FrameCallback | None = None,
-        done: Callable[[], None] | None = None,
+        receipt: Receipt | None = None,
         sent_ns: int | None = None,
     ) -> None:
-        """Takes a frame without waiting.
+        """Takes a frame, in the order of the calls, and never waits.
 
         Args:
             frame: The frame.
             direction: Where it is going.
             callback: Awaited after process_frame() has returned.
-            done: Called once the frame was processed or dropped.
+            receipt: Told once the frame was processed or dropped.
             sent_ns: CLOCK_MONOTONIC of the push; now if left out.
         """
         if self._stepping or callback is not None or _nested >= MAX_NESTED_STEPS:
@@ -98,13 +98,13 @@ class LocalInbox:
         else:
             lane = self._idle_lane(frame)
         if lane is None:
-            self._queue(Item(frame, direction, callback, done, sent_ns or time.monotonic_ns()))
+            self._queue(Item(frame, direction, callback, receipt, sent_ns or monotonic_ns()))
             return
         if sent_ns is None:
             self._hop.at_once += 1
         else:
-            self._hop.record(time.monotonic_ns() - sent_ns)
-        self._step(lane, frame, direction, done)
+            self._hop.record(monotonic_ns() - sent_ns)
+        self._step(lane, frame, direction, receipt)
 
     def _idle_lane(self, frame: Frame) -> Lane | None:
         """The lane that may begin with a frame at once, although not all is calm here."""
@@ -116,14 +116,14 @@ class LocalInbox:
             return None
         else:
             lane = self._ordered_lane
-        return lane if lane.run is not None else None
+        return lane if lane.stepper is not None else None
 
     def _step(
         self,
         lane: Lane,
         frame: Frame,
         direction: FrameDirection,
-        done: Callable[[], None] | None,
+        receipt: Receipt | None,
     ) -> None:
         """Begins to process a frame at once, as the task of an idle lane."""
         global _nested
@@ -133,16 +133,16 @@ class LocalInbox:
         # in progress in its task.
         self._stepping = True
         try:
-            waits_for = lane.run(coroutine, self._loop, lane.task)  # type: ignore[misc,arg-type]
-        except StopIteration:
-            if done is not None:
-                done()
+            waits_for = lane.stepper.step(coroutine)  # type: ignore[union-attr]
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - an ErrorFrame
             failure = error if isinstance(error, Exception) else foreign(error)
             report = self._owner._report_failure(failure, frame, direction)
-            self._hand_over(lane, Handoff(report, NOT_BEGUN, frame, direction, done))
+            self._hand_over(lane, Handoff(report, NOT_BEGUN, frame, direction, receipt))
         else:
-            self._hand_over(lane, Handoff(coroutine, waits_for, frame, direction, done))
+            if waits_for is not DONE:
+                self._hand_over(lane, Handoff(coroutine, waits_for, frame, direction, receipt))
+            elif receipt is not None:
+                receipt.done()
         finally:
             self._stepping = False
             _nested -= 1
@@ -163,14 +163,14 @@ class LocalInbox:
             and not self._closed
             and self._system_lane.current is None
             and self._ordered_lane.current is None
-            and self._system_lane.run is not None
-            and self._ordered_lane.run is not None
+            and self._system_lane.stepper is not None
+            and self._ordered_lane.stepper is not None
         )
 
     def _queue(self, item: Item) -> None:
         if self._closed:
-            if item.done is not None:
-                item.done()
+            if item.receipt is not None:
+                item.receipt.done()
             return
         self._calm = False
         if (
@@ -306,6 +306,6 @@ class LocalInbox:
                 kept.append(item)
                 continue
             self._owner.statistics.frames_dropped += 1
-            if item.done is not None:
-                item.done()
+            if item.receipt is not None:
+                item.receipt.done()
         lane.extend(kept)

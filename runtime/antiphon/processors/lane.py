@@ -11,10 +11,10 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from antiphon.frames.frames import Frame
-from antiphon.utils.asyncio.current_task import Run, stepper
+from antiphon.utils.asyncio.current_task import Stepper
 from antiphon.utils.asyncio.task_manager import TaskManager
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ CANCEL_DEADLINE_SECS = 2.0
 """How long a frame in progress may resist its cancellation before it is given up."""
 
 
+class Receipt(Protocol):
+    """Whoever gave a frame wants to know when it is through."""
+
+    def done(self) -> None:
+        """The frame was processed or dropped."""
+
+
 class Item(NamedTuple):
     """A waiting frame.
 
@@ -33,14 +40,14 @@ class Item(NamedTuple):
         frame: The frame.
         direction: Where it is going.
         callback: Run after process_frame() has returned.
-        done: Called once, when the frame was processed or dropped.
+        receipt: Told, once, when the frame was processed or dropped.
         sent_ns: CLOCK_MONOTONIC when the neighbour pushed it.
     """
 
     frame: Frame
     direction: FrameDirection
     callback: FrameCallback | None
-    done: Callable[[], None] | None
+    receipt: Receipt | None
     sent_ns: int
 
 
@@ -55,14 +62,14 @@ class Handoff(NamedTuple):
         waits_for: What it suspended on.
         frame: The frame.
         direction: Where it is going.
-        done: Called when it has been processed or cancelled.
+        receipt: Told when it has been processed or cancelled.
     """
 
     coroutine: Coroutine[Any, Any, None]
     waits_for: Any
     frame: Frame
     direction: FrameDirection
-    done: Callable[[], None] | None
+    receipt: Receipt | None
 
 
 class _CarryOn:
@@ -106,15 +113,15 @@ class _CarryOn:
 class Lane:
     """One of the two lanes: what is in progress in it, and its task."""
 
-    __slots__ = ("current", "handoff", "owner", "run", "task", "wake")
+    __slots__ = ("current", "handoff", "owner", "stepper", "task", "wake")
 
     def __init__(self, owner: FrameProcessor) -> None:
         self.owner = owner
         self.wake = asyncio.Event()
         self.current: Frame | None = None
         self.handoff: Handoff | None = None
-        # Runs a step in the task's context; None while there is no task to take it over.
-        self.run: Run | None = None
+        # Runs steps as the task; None while there is no task to take one over.
+        self.stepper: Stepper | None = None
         self.task: asyncio.Task[None] | None = None
 
     def start(self, body: Coroutine[Any, Any, None], name: str) -> None:
@@ -122,15 +129,16 @@ class Lane:
         manager = self.owner.task_manager
         # Steps need the task's context, so that a frame has one from beginning to end.
         context = contextvars.copy_context() if isinstance(manager, TaskManager) else None
-        self.run = stepper(context) if context is not None else None
         self.task = self.owner.create_task(body, name, context=context)
+        if context is not None:
+            self.stepper = Stepper(context, self.owner.get_event_loop(), self.task)
 
     async def end(self) -> None:
         """Ends the lane's task and the frame in progress."""
         task = self.task
         if task is None or task is asyncio.current_task():
             return
-        self.task = self.run = None
+        self.task = self.stepper = None
         await self.owner.cancel_task(task, CANCEL_DEADLINE_SECS)
         if self.handoff is not None:  # the task was cancelled before it came to it
             rest = self.owner.create_task(self.carry_on(cancelled=True), "cancelled frame")
@@ -165,7 +173,7 @@ class Lane:
     async def carry_on(self, *, cancelled: bool = False) -> None:
         """Finishes what a step has begun."""
         assert self.handoff is not None
-        coroutine, waits_for, frame, direction, done = self.handoff
+        coroutine, waits_for, frame, direction, receipt = self.handoff
         self.handoff = None
         try:
             await _CarryOn(coroutine, waits_for, cancelled=cancelled)
@@ -177,7 +185,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - becomes an ErrorFrame
             await self.owner._report_failure(error, frame, direction)
         finally:
-            self._over(done)
+            self._over(receipt)
 
     async def process(self, item: Item) -> None:
         """Processes a frame that has waited."""
@@ -195,13 +203,13 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - becomes an ErrorFrame
             await owner._report_failure(error, item.frame, item.direction)
         finally:
-            self._over(item.done)
+            self._over(item.receipt)
 
-    def _over(self, done: Callable[[], None] | None) -> None:
-        # While `current` is set, a frame that done() lets in waits for its turn: no step can begin
+    def _over(self, receipt: Receipt | None) -> None:
+        # While `current` is set, a frame that this lets in waits for its turn: no step can begin
         # inside the context this task is running in.
-        if done is not None:
-            done()
+        if receipt is not None:
+            receipt.done()
         if not self.given_up:
             self.current = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,12 +26,14 @@ class TaskManagerParams:
         enable_watchdog_timers: Whether tasks are watched, where they do not say otherwise.
         enable_watchdog_logging: Whether the time between two resets is logged.
         watchdog_timeout: Seconds without a reset before a warning.
+        on_watchdog: Called with the name of a task and the seconds, after the warning.
     """
 
     loop: asyncio.AbstractEventLoop
     enable_watchdog_timers: bool = False
     enable_watchdog_logging: bool = False
     watchdog_timeout: float = WATCHDOG_TIMEOUT
+    on_watchdog: Callable[[str, float], None] | None = None
 
 
 class BaseTaskManager(ABC):
@@ -231,6 +233,8 @@ class TaskManager(BaseTaskManager):
             logger.warning(
                 "task has not reset its watchdog", task=owned.task.get_name(), seconds=silent
             )
+            if (report := self._configured().on_watchdog) is not None:
+                report(owned.task.get_name(), silent)
             owned.reset_at = loop.time()
             silent = 0.0
         owned.timer = loop.call_later(owned.timeout - silent, self._watchdog_due, owned)

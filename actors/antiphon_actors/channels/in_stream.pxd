@@ -1,0 +1,44 @@
+cimport cython
+from antiphon_actors.channels.outbox cimport Outbox
+
+
+cdef class Delivery:
+    cdef public InStream _stream
+    cdef public bytes payload
+    cdef public bint urgent
+    cdef public object seq
+    cdef public object sent_ns
+
+    @cython.locals(stream=InStream)
+    cpdef done(self)
+
+
+cdef class _Lane:
+    cdef public Py_ssize_t max_frames
+    cdef public Py_ssize_t max_bytes
+    cdef public Py_ssize_t ack_frames
+    cdef public Py_ssize_t ack_bytes
+    cdef public object received
+    cdef public object done
+    cdef public object reported
+    cdef public set early
+    cdef public Py_ssize_t open_bytes
+    cdef public Py_ssize_t unreported_bytes
+
+
+cdef class InStream:
+    cdef public object key
+    cdef public object receiver
+    cdef public Outbox _outbox
+    cdef public object _stream_id
+    cdef public _Lane _ordered
+    cdef public _Lane _urgent
+    cdef public bint _closed
+    cdef public Py_ssize_t _acks
+
+    @cython.locals(lane=_Lane, size=Py_ssize_t)
+    cpdef Delivery accept(self, bint urgent, seq, sent_ns, bytes payload)
+    @cython.locals(lane=_Lane, size=Py_ssize_t, early=set)
+    cpdef processed(self, Delivery delivery)
+    @cython.locals(ordered=_Lane, urgent=_Lane)
+    cpdef bytes take_ack(self)

@@ -1,0 +1,21 @@
+cimport cython
+from antiphon.frames._encode cimport Encoder
+from antiphon_actors.channels.out_stream cimport OutStream
+
+
+cdef class EdgeInbox:
+    cdef public object _node
+    cdef public object _pid
+    cdef public object uri
+    cdef public object _owner
+    cdef public object _opening
+    cdef public Encoder _encoder
+    cdef public OutStream _down
+    cdef public OutStream _up
+    cdef public object _behind
+    cdef public object _catching_up
+    cdef public Py_ssize_t lost
+
+    @cython.locals(stream=OutStream, payload=bytes, urgent=bint)
+    cpdef put_nowait(self, frame, direction, callback=*)
+    cdef OutStream _stream(self, direction)

@@ -1,0 +1,5 @@
+cdef class Stepper:
+    cdef object _context
+    cdef object _loop
+    cdef object _task
+    cpdef step(self, coroutine)
