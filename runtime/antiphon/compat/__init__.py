@@ -1,0 +1,1 @@
+"""Other names under which bots know what Antiphon offers."""
