@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from antiphon.adapters.schemas.tools_schema import ToolsSchema
+from antiphon.errors import ConfigError
 from antiphon.frames.codec import decode_value, encode_value
 from antiphon.frames.frames import (
     ErrorFrame,
@@ -440,3 +441,65 @@ def test_params_travel_with_references() -> None:
     assert isinstance(again, FunctionCallParams)
     assert again.arguments == {"a": [1, 2]}
     assert again.context.id == params.context.id
+
+
+async def test_a_handler_with_another_signature_is_refused_at_once() -> None:
+    llm = ScriptedLLM()
+
+    async def two(a: Any, b: Any) -> None: ...
+
+    async def none() -> None: ...
+
+    for wrong in (two, none, "name", None):
+        with pytest.raises(TypeError, match="one argument"):
+            llm.register_function("f", wrong)
+    assert not llm.has_function("f")
+
+    async def fine(params: FunctionCallParams, extra: int = 0, **more: Any) -> None: ...
+
+    llm.register_function("f", fine)
+    with pytest.raises(TypeError, match="two must be callable"):
+        llm.register_function("g", fine, two)
+    assert not llm.has_function("g")
+
+
+async def test_a_handler_that_takes_too_long_is_cancelled_and_the_model_is_told() -> None:
+    llm = ScriptedLLM(("slow", {}), function_call_timeout_secs=0.5)
+    ended: list[bool] = []
+
+    async def slow(params: FunctionCallParams) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(True)
+
+    llm.register_function("slow", slow)
+    seen = await run(
+        llm,
+        SleepFrame(sleep=1),
+        down=[STARTED, PROGRESS, RESULT],
+        up=[STARTED, PROGRESS, ErrorFrame, RESULT],
+    )
+    assert ended == [True]
+    result, error = seen.down[2], seen.up[2]
+    assert isinstance(result, FunctionCallResultFrame)
+    assert result.result == {"error": "slow took too long"}
+    assert isinstance(error, ErrorFrame)
+    assert error.error == "function call slow took longer than 0.5 s"
+    with pytest.raises(ConfigError, match="above 0"):
+        ScriptedLLM(function_call_timeout_secs=0)
+
+
+async def test_a_timeout_of_the_handlers_own_is_a_failure_like_others() -> None:
+    llm = ScriptedLLM(("slow", {}), function_call_timeout_secs=3)
+
+    async def slow(params: FunctionCallParams) -> None:
+        raise TimeoutError("the weather is late")
+
+    llm.register_function("slow", slow)
+    seen = await run(
+        llm, down=[STARTED, PROGRESS, CANCEL], up=[STARTED, PROGRESS, ErrorFrame, CANCEL]
+    )
+    error = seen.up[2]
+    assert isinstance(error, ErrorFrame)
+    assert "the weather is late" in error.error

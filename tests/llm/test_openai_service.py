@@ -376,3 +376,25 @@ def test_arguments_that_are_no_object_are_an_error(arguments: str) -> None:
     calls.add([_Delta(0, "a", "f", arguments)])
     with pytest.raises(ServiceError, match="f"):
         calls.finish(None)
+
+
+async def test_a_conversation_is_answered_beside_the_pipeline() -> None:
+    answers: list[str | None] = []
+
+    async def story(rig: Rig) -> None:
+        context = OpenAILLMContext(HELLO)
+        answers.append(await rig.llm.run_inference(context))
+        answers.append(await rig.llm.run_inference(context))
+        with pytest.raises(ServiceError, match="chat completion failed") as caught:
+            await rig.llm.run_inference(context)
+        assert caught.value.status == 400
+
+    scripts = [
+        [chunk({"content": "Hel"}), chunk({"content": "lo."}), chunk(usage=USAGE)],
+        [chunk({"content": None})],
+        web.Response(status=400, text="no"),
+    ]
+    rig = await converse(scripts, story)
+    assert answers == ["Hello.", None]
+    assert [request["messages"] for request in rig.chat.requests] == [HELLO] * 3
+    assert rig.down.texts == []

@@ -1,4 +1,7 @@
-"""What a bot() function is told about the session it is to serve."""
+"""What a bot() function is told about the session it is to serve.
+
+One class for each kind of transport, so that a bot can tell them apart with ``isinstance``.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +26,38 @@ class RunnerArguments:
     pipeline_idle_timeout_secs: float | None = field(init=False, default=None, kw_only=True)
     body: dict[str, Any] = field(default_factory=dict, kw_only=True)
     session_id: str = field(default="", kw_only=True)
+
+
+@dataclass
+class DailyRunnerArguments(RunnerArguments):
+    """A session in a Daily room.
+
+    Attributes:
+        room_url: The room to join.
+        token: Lets the bot in.
+    """
+
+    room_url: str
+    token: str | None = None
+
+
+@dataclass
+class WebSocketRunnerArguments(RunnerArguments):
+    """A telephone call, or another session over a WebSocket that was accepted.
+
+    Attributes:
+        websocket: The connection: FastAPI's ``WebSocket``, or one with its methods.
+    """
+
+    websocket: Any
+
+
+@dataclass
+class SmallWebRTCRunnerArguments(RunnerArguments):
+    """A session with a browser.
+
+    Attributes:
+        webrtc_connection: The peer connection, a ``SmallWebRTCConnection``.
+    """
+
+    webrtc_connection: Any

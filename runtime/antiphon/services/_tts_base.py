@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import warnings
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -29,15 +30,25 @@ from antiphon.frames.frames import (
     TTSUpdateSettingsFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection
+from antiphon.processors.heard_text import begin_text
 from antiphon.processors.relay import relayed
 from antiphon.services.ai_service import AIService
 from antiphon.transcriptions.language import Language
 from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
 from antiphon.utils.text.base_text_filter import BaseTextFilter
 from antiphon.utils.text.simple_text_aggregator import SimpleTextAggregator
+from antiphon.utils.tracing.service_decorators import describe_tts, service_span, traces_itself
 
 _CHUNK_SECS = 0.5
 _SAMPLE_BYTES = 2
+# So long after a new text only late audio comes: then it is taken for the new text's.
+_RECEIVER_SECS = 3.0
+
+# Which answer of which service the running code speaks. Tasks that run_tts() starts inherit it, so
+# what they send after an interruption is known to be late.
+_speaking: contextvars.ContextVar[tuple[TTSService, object] | None] = contextvars.ContextVar(
+    "antiphon_speaking", default=None
+)
 
 
 class TTSService(AIService):
@@ -46,6 +57,9 @@ class TTSService(AIService):
     Text is collected into sentences, each is given to ``run_tts``, and what was spoken follows as a
     TTSTextFrame. The text frames themselves go no further. Subclasses write ``run_tts``.
     """
+
+    # Whether one task sends the audio of all answers, so that its origin says nothing of its age.
+    _one_receiver = False
 
     def __init__(
         self,
@@ -97,6 +111,17 @@ class TTSService(AIService):
         self._text_filters: list[BaseTextFilter] = list(text_filters or ())
         self._transport_destination = transport_destination
         self._processing_text = False
+        # Stands for the answer under way; another one after each interruption.
+        self._answer_token = object()
+        # Whether a text was given to run_tts() since the last interruption.
+        self._asked_to_speak = True
+        self._asked_at = 0.0
+        self._heard_from_answer = False
+        # Whether more audio may come: asked for, and not said to be over.
+        self._answering = False
+        self._passing: Frame | None = None
+        # A text whose first audio has not been pushed.
+        self._text_to_begin = ""
         self._stop_timer: asyncio.TimerHandle | None = None
         self._stop_task: asyncio.Task[Any] | None = None
         if text_filter is not None:
@@ -162,11 +187,13 @@ class TTSService(AIService):
     async def stop(self, frame: EndFrame) -> None:
         """Forgets the stop frame that was due."""
         await super().stop(frame)
+        self._end_late_span()
         await self._disarm_stop()
 
     async def cancel(self, frame: CancelFrame) -> None:
         """Forgets the stop frame that was due."""
         await super().cancel(frame)
+        self._end_late_span()
         await self._disarm_stop()
 
     async def cleanup(self) -> None:
@@ -226,14 +253,27 @@ class TTSService(AIService):
             await self._maybe_resume_frame_processing()
             await self.push_frame(frame, direction)
         else:
+            self._passing = frame
             await self.push_frame(frame, direction)
 
     async def push_frame(
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
-        """Pushes a frame, the audio with its destination, and keeps time for the stop frame."""
+        """Pushes a frame, the audio with its destination, and keeps time for the stop frame.
+
+        Audio and texts of an answer that was interrupted are dropped.
+        """
+        if isinstance(frame, TTSStoppedFrame):
+            self._answering = False
         if isinstance(frame, TTSStoppedFrame) and self._push_silence_after_stop:
             await self.push_frame(self._silence(self._silence_time_s))
+        if isinstance(frame, (TTSAudioRawFrame, TTSTextFrame)):
+            if self._is_late(frame):
+                self.statistics.frames_dropped += 1
+                return
+            if self._text_to_begin and isinstance(frame, TTSAudioRawFrame):
+                begin_text(frame, self._text_to_begin)
+                self._text_to_begin = ""
         if isinstance(frame, (TTSStartedFrame, TTSStoppedFrame, TTSAudioRawFrame, TTSTextFrame)):
             frame.transport_destination = self._transport_destination
         await super().push_frame(frame, direction)
@@ -248,9 +288,35 @@ class TTSService(AIService):
         self, frame: StartInterruptionFrame, direction: FrameDirection
     ) -> None:
         self._processing_text = False
+        self._answer_token = object()
+        self._asked_to_speak = self._answering = self._heard_from_answer = False
+        self._text_to_begin = ""
+        self._end_late_span()
         await self._text_aggregator.handle_interruption()
         for text_filter in self._text_filters:
             await text_filter.handle_interruption()
+
+    def _is_late(self, frame: Frame) -> bool:
+        """Whether audio or text belongs to an answer that was interrupted."""
+        if frame is self._passing:
+            return False
+        speaking = _speaking.get()
+        if self._one_receiver or speaking is None or speaking[0] is not self:
+            return not self._asked_to_speak
+        if speaking[1] is self._answer_token:
+            self._heard_from_answer |= isinstance(frame, TTSAudioRawFrame)
+            return False
+        if self._heard_from_answer or not self._asked_to_speak:
+            return True
+        # It may be a receiver that the first answer started and all others share: then nothing else
+        # will ever come.
+        if self.get_event_loop().time() < self._asked_at + _RECEIVER_SECS:
+            return True
+        logger.warning(
+            "a task started by run_tts() sends the audio of later answers", processor=self.name
+        )
+        self._one_receiver = True
+        return False
 
     async def _maybe_pause_frame_processing(self) -> None:
         if self._processing_text and self._pause_frame_processing:
@@ -285,10 +351,31 @@ class TTSService(AIService):
             await text_filter.reset_interruption()
             text = await text_filter.filter(text)
         if text.strip():
-            await self.process_generator(self.run_tts(text))
+            if not self._asked_to_speak:
+                self._asked_at = self.get_event_loop().time()
+            self._asked_to_speak = self._answering = True
+            _speaking.set((self, self._answer_token))
+            self._text_to_begin = text if self._push_text_frames else ""
+            await self._run_traced(text)
+            # If none came, it comes another way, and nobody knows which text it will be.
+            self._text_to_begin = ""
         await self.stop_processing_metrics()
         if self._push_text_frames and text.strip():
             await self.push_frame(TTSTextFrame(text))
+
+    async def _run_traced(self, text: str) -> None:
+        self._end_late_span()
+        if self.report_span is None or traces_itself(type(self), "tts"):
+            await self.process_generator(self.run_tts(text))
+            return
+        with service_span(self, "tts") as span:
+            if span is not None:
+                describe_tts(self, span, text)
+            await self.process_generator(self.run_tts(text))
+            measuring = self.measured_ttfb is None and self._metrics.ttfb is not None
+            if measuring and not self.report_only_initial_ttfb:
+                # Its audio comes another way, and ends the span.
+                self.late_span = span
 
     def _silence(self, secs: float) -> TTSAudioRawFrame:
         samples = int(secs * self.sample_rate)

@@ -39,6 +39,8 @@ class WebsocketTTSService(TTSService, WebsocketService):
     Event ``on_connection_error(service, error)``: the connection was lost; ``error`` is the text.
     """
 
+    _one_receiver = True
+
     def __init__(self, *, reconnect_on_error: bool = True, **kwargs: Any) -> None:
         """Makes a service that is not connected.
 
@@ -70,8 +72,10 @@ class InterruptibleTTSService(WebsocketTTSService):
     async def _handle_interruption(
         self, frame: StartInterruptionFrame, direction: FrameDirection
     ) -> None:
+        # Also before the bot speaks: what was asked for would come and be taken for the next answer.
+        audio_may_come = self._bot_speaking or self._answering
         await super()._handle_interruption(frame, direction)
-        if self._bot_speaking:
+        if audio_may_come:
             await self._disconnect()
             await self._connect()
 
@@ -86,6 +90,8 @@ class WebsocketWordTTSService(WordTTSService, WebsocketService):
 
     Event ``on_connection_error(service, error)``: the connection was lost; ``error`` is the text.
     """
+
+    _one_receiver = True
 
     def __init__(self, *, reconnect_on_error: bool = True, **kwargs: Any) -> None:
         """Makes a service that is not connected.
@@ -118,8 +124,10 @@ class InterruptibleWordTTSService(WebsocketWordTTSService):
     async def _handle_interruption(
         self, frame: StartInterruptionFrame, direction: FrameDirection
     ) -> None:
+        # Also before the bot speaks: what was asked for would come and be taken for the next answer.
+        audio_may_come = self._bot_speaking or self._answering
         await super()._handle_interruption(frame, direction)
-        if self._bot_speaking:
+        if audio_may_come:
             await self._disconnect()
             await self._connect()
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from loguru import logger
 
-from antiphon.frames.frames import CancelFrame, EndFrame, ErrorFrame, Frame, StartFrame
-from antiphon.metrics.metrics import MetricsData
+from antiphon.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    MetricsFrame,
+    StartFrame,
+)
+from antiphon.metrics.metrics import MetricsData, TTFBMetricsData
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.relay import relayed
+from antiphon.utils.tracing import trace_state
+from antiphon.utils.tracing.service_decorators import end_span
+from antiphon.utils.tracing.service_span import ServiceSpan
 
 
 class AIService(FrameProcessor):
@@ -31,6 +41,12 @@ class AIService(FrameProcessor):
         super().__init__(**kwargs)
         self._model_name = ""
         self._settings: dict[str, Any] = {}
+        # For tracing: where finished spans go (None: nothing is traced), the operation under way,
+        # the one that only waits for its first audio, and the time to first byte in it.
+        self.report_span: Callable[[ServiceSpan], None] | None = None
+        self.open_span: ServiceSpan | None = None
+        self.late_span: ServiceSpan | None = None
+        self.measured_ttfb: float | None = None
 
     @property
     def model_name(self) -> str:
@@ -57,6 +73,7 @@ class AIService(FrameProcessor):
         await super().process_frame(frame, direction)
 
         if isinstance(frame, StartFrame):
+            self.report_span = trace_state.current().report if frame.enable_tracing else None
             await self.start(frame)
         elif isinstance(frame, EndFrame):
             await self.stop(frame)
@@ -76,6 +93,21 @@ class AIService(FrameProcessor):
                     await self.push_frame(frame)
         finally:
             await generator.aclose()
+
+    async def _push_metrics(self, frame: Frame | None) -> None:
+        await super()._push_metrics(frame)
+        if self.report_span is None or not isinstance(frame, MetricsFrame):
+            return
+        for data in frame.data:
+            if isinstance(data, TTFBMetricsData):
+                self.measured_ttfb = data.value
+                self._end_late_span()
+
+    def _end_late_span(self) -> None:
+        """Ends the span that has been kept open until its first audio."""
+        span, self.late_span = self.late_span, None
+        if span is not None:
+            end_span(self, span)
 
     async def _update_settings(self, settings: Mapping[str, Any]) -> None:
         """Takes over changed settings; one this service does not have is only a warning."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from loguru import logger
 from antiphon.adapters.base_llm_adapter import BaseLLMAdapter
 from antiphon.adapters.schemas.direct_function import DirectFunctionWrapper
 from antiphon.adapters.services.open_ai_adapter import OpenAILLMAdapter
+from antiphon.errors import ConfigError
 from antiphon.frames.codec import register_type
 from antiphon.frames.frames import (
     CancelFrame,
@@ -28,17 +28,21 @@ from antiphon.frames.frames import (
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMMessagesFrame,
+    LLMTextFrame,
     StartInterruptionFrame,
     UserImageRequestFrame,
     VisionImageRawFrame,
 )
+from antiphon.metrics.metrics import LLMTokenUsage
 from antiphon.processors.aggregators.openai_llm_context import (
     OpenAILLMContext,
     OpenAILLMContextFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
+from antiphon.services._function_handlers import adapt_handler, adapt_start_callback
 from antiphon.services.ai_service import AIService
+from antiphon.utils.tracing.service_decorators import describe_llm, service_span, traces_itself
 
 if TYPE_CHECKING:
     from antiphon.processors.aggregators.llm_response import (
@@ -143,16 +147,27 @@ class LLMService(AIService):
 
     adapter_class: ClassVar[type[BaseLLMAdapter]] = OpenAILLMAdapter
 
-    def __init__(self, run_in_parallel: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        run_in_parallel: bool = True,
+        *,
+        function_call_timeout_secs: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Makes a service.
 
         Args:
             run_in_parallel: Whether several calls of one answer run at the same time, instead of
                 one after the other.
+            function_call_timeout_secs: A handler that takes longer is cancelled, and the model is
+                told so; None leaves it to the handlers.
             **kwargs: Passed on to ``AIService``.
         """
         super().__init__(**kwargs)
+        if function_call_timeout_secs is not None and function_call_timeout_secs <= 0:
+            raise ConfigError("function_call_timeout_secs must be above 0, or None")
         self._run_in_parallel = run_in_parallel
+        self._function_call_timeout_secs = function_call_timeout_secs
         self._adapter: BaseLLMAdapter = self.adapter_class()
         self._functions: dict[str | None, FunctionCallRegistryItem] = {}
         self._start_callbacks: dict[str | None, StartCallback] = {}
@@ -161,6 +176,8 @@ class LLMService(AIService):
         # Calls that wait for the one before them, in sequential mode. Bounded likewise.
         self._waiting: list[FunctionCallRunnerItem] = []
         self._sequencer: asyncio.Task[Any] | None = None
+        # The conversation that was last asked about, for the trace.
+        self._asked_about: OpenAILLMContext | None = None
         self._register_event_handler("on_function_calls_started")
         self._register_event_handler("on_completion_timeout")
 
@@ -208,18 +225,24 @@ class LLMService(AIService):
             start_callback: Deprecated. Awaited with (function name, service, context) before the
                 handler.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+
+        Raises:
+            TypeError: A handler cannot be called like that.
         """
         # The bot's function is brought into one form here, where the bot's code lives: the place
         # that calls it may be another process, which cannot look at its signature.
-        adapted = _adapt_handler(handler)
-        self._register(function_name, adapted, cancel_on_interruption)
+        adapted = adapt_handler(handler)
+        started = None
         if start_callback is not None:
+            started = adapt_start_callback(start_callback)
             warnings.warn(
                 "start_callback is deprecated, use the on_function_calls_started event",
                 DeprecationWarning,
                 stacklevel=2,
             )
-            self._register_start_callback(function_name, _adapt_start_callback(start_callback))
+        self._register(function_name, adapted, cancel_on_interruption)
+        if started is not None:
+            self._register_start_callback(function_name, started)
 
     def register_direct_function(
         self, handler: Any, *, cancel_on_interruption: bool = True
@@ -294,16 +317,18 @@ class LLMService(AIService):
     def _conversation_of(self, frame: Frame) -> OpenAILLMContext | None:
         """The conversation that a frame asks to answer; None for every other frame."""
         if isinstance(frame, OpenAILLMContextFrame):
-            return frame.context
-        if isinstance(frame, LLMMessagesFrame):
-            return OpenAILLMContext.from_messages(frame.messages)
-        if isinstance(frame, VisionImageRawFrame):
+            context = frame.context
+        elif isinstance(frame, LLMMessagesFrame):
+            context = OpenAILLMContext.from_messages(frame.messages)
+        elif isinstance(frame, VisionImageRawFrame):
             context = OpenAILLMContext()
             context.add_image_frame_message(
                 format=frame.format or "RGB", size=frame.size, image=frame.image, text=frame.text
             )
-            return context
-        return None
+        else:
+            return None
+        self._asked_about = context
+        return context
 
     async def _answer(self, produce: Callable[[], Awaitable[None]]) -> None:
         """Runs what answers a conversation, between the frames that mark a response.
@@ -313,10 +338,42 @@ class LLMService(AIService):
         try:
             await self.push_frame(LLMFullResponseStartFrame())
             await self.start_processing_metrics()
-            await produce()
+            await self._run_traced(produce)
         finally:
             await self.stop_processing_metrics()
             await self.push_frame(LLMFullResponseEndFrame())
+
+    async def _run_traced(self, produce: Callable[[], Awaitable[None]]) -> None:
+        if self.report_span is None or traces_itself(type(self), "llm"):
+            await produce()
+            return
+        with service_span(self, "llm") as span:
+            if span is not None:
+                describe_llm(self, span, self._asked_about)
+            await produce()
+
+    async def push_frame(
+        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        """Pushes a frame, and notes the text of an answer in the trace."""
+        span = self.open_span
+        if span is not None and isinstance(frame, LLMTextFrame):
+            span.set_attribute("output", f"{span.attributes.get('output', '')}{frame.text}")
+        await super().push_frame(frame, direction)
+
+    async def start_llm_usage_metrics(self, tokens: LLMTokenUsage) -> None:
+        """Pushes the tokens of one completion, and notes them in the trace."""
+        if self.open_span is not None:
+            self.open_span.set_attributes(
+                {
+                    "gen_ai.usage.input_tokens": tokens.prompt_tokens,
+                    "gen_ai.usage.output_tokens": tokens.completion_tokens,
+                    "gen_ai.usage.cache_read_input_tokens": tokens.cache_read_input_tokens,
+                    "gen_ai.usage.cache_creation_input_tokens": tokens.cache_creation_input_tokens,
+                    "gen_ai.usage.reasoning_tokens": tokens.reasoning_tokens,
+                }
+            )
+        await super().start_llm_usage_metrics(tokens)
 
     # -- running functions ---------------------------------------------------------------------
 
@@ -349,6 +406,22 @@ class LLMService(AIService):
             ),
             FrameDirection.UPSTREAM,
         )
+
+    @relayed
+    async def run_inference(self, context: OpenAILLMContext) -> str | None:
+        """Answers a conversation beside the pipeline: no frames, no function calls, no metrics.
+
+        Args:
+            context: The conversation; it is not changed.
+
+        Returns:
+            The whole answer; None if there is none.
+
+        Raises:
+            NotImplementedError: This service cannot.
+            ServiceError: The service failed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} answers only in a pipeline")
 
     async def run_function_calls(self, function_calls: Sequence[FunctionCallFromLLM]) -> None:
         """Starts the calls the model asked for and returns without waiting for them.
@@ -440,16 +513,24 @@ class LLMService(AIService):
                     cancel_on_interruption=item.registry_item.cancel_on_interruption,
                 )
             )
-            await item.registry_item.handler(
-                FunctionCallParams(
-                    function_name=item.function_name,
-                    tool_call_id=item.tool_call_id,
-                    arguments=item.arguments,
-                    llm=self,
-                    context=item.context,
-                    result_callback=deliver,
-                )
+            params = FunctionCallParams(
+                function_name=item.function_name,
+                tool_call_id=item.tool_call_id,
+                arguments=item.arguments,
+                llm=self,
+                context=item.context,
+                result_callback=deliver,
             )
+            deadline = asyncio.timeout(self._function_call_timeout_secs)
+            try:
+                async with deadline:
+                    await item.registry_item.handler(params)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise  # the handler's own
+                await self._report_slow_call(item)
+                if not delivered:
+                    await deliver({"error": f"{item.function_name} took too long"})
         except Exception as error:  # noqa: BLE001 - the bot's code; its failure is reported
             logger.opt(exception=error).error(
                 "function handler failed",
@@ -463,6 +544,19 @@ class LLMService(AIService):
             if not delivered:
                 # Otherwise the call would count as running for the rest of the conversation.
                 await self._push_given_up(item)
+
+    async def _report_slow_call(self, item: FunctionCallRunnerItem) -> None:
+        limit = self._function_call_timeout_secs
+        logger.error(
+            "function handler took too long",
+            processor=self.name,
+            function_name=item.function_name,
+            tool_call_id=item.tool_call_id,
+            limit_secs=limit,
+        )
+        await self.push_error(
+            ErrorFrame(error=f"function call {item.function_name} took longer than {limit:g} s")
+        )
 
     async def _cancel_interruptible_calls(self) -> None:
         keep: list[FunctionCallRunnerItem] = []
@@ -505,47 +599,6 @@ class LLMService(AIService):
         """Pushes one new frame in each direction: a frame travels only one way."""
         await self.push_frame(make(), FrameDirection.DOWNSTREAM)
         await self.push_frame(make(), FrameDirection.UPSTREAM)
-
-
-def _adapt_handler(handler: Any) -> FunctionCallHandler:
-    """Brings a bot's function handler into the form ``async (params) -> None``."""
-    if len(inspect.signature(handler).parameters) <= 1:
-
-        async def adapted(params: FunctionCallParams) -> None:
-            await _finish(handler(params))
-
-    else:
-        warnings.warn(
-            "function handlers with six arguments are deprecated, take FunctionCallParams",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-
-        async def adapted(params: FunctionCallParams) -> None:
-            await _finish(
-                handler(
-                    params.function_name,
-                    params.tool_call_id,
-                    params.arguments,
-                    params.llm,
-                    params.context,
-                    params.result_callback,
-                )
-            )
-
-    return adapted
-
-
-def _adapt_start_callback(callback: Any) -> StartCallback:
-    async def adapted(function_name: str, llm: LLMService, context: OpenAILLMContext) -> None:
-        await _finish(callback(function_name, llm, context))
-
-    return adapted
-
-
-async def _finish(result: Any) -> None:
-    if inspect.isawaitable(result):
-        await result
 
 
 def _cancel_frame(item: FunctionCallRunnerItem | FunctionCallFromLLM) -> FunctionCallCancelFrame:

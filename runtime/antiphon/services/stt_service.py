@@ -21,6 +21,7 @@ from antiphon.frames.frames import (
     STTMuteFrame,
     STTUpdateSettingsFrame,
     SystemFrame,
+    TranscriptionFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
@@ -28,6 +29,7 @@ from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
 from antiphon.services.ai_service import AIService
 from antiphon.transcriptions.language import Language
+from antiphon.utils.tracing.service_decorators import describe_stt, service_span, traces_itself
 
 _SAMPLE_BYTES = 2
 # A user who is said to speak for longer than this is noise or a lost stop frame.
@@ -62,6 +64,9 @@ class STTService(AIService):
         self._sample_rate = 0
         self._muted = False
         self._user_id = ""
+        # For tracing: since when it works on what was said, on the pipeline's clock; None: unknown.
+        self._recognising_since_ns: int | None = None
+        self._vad_seen = False
 
     @property
     def is_muted(self) -> bool:
@@ -72,6 +77,11 @@ class STTService(AIService):
     def sample_rate(self) -> int:
         """Rate in Hz of the audio it gets; 0 before the start."""
         return self._sample_rate
+
+    @property
+    def vad_enabled(self) -> bool:
+        """Whether a voice activity detector tells it when the user speaks."""
+        return self._vad_seen
 
     @relayed
     async def set_model(self, model: str) -> None:
@@ -124,6 +134,10 @@ class STTService(AIService):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Takes audio, muting and settings; everything else passes."""
         await super().process_frame(frame, direction)
+        if isinstance(frame, (UserStartedSpeakingFrame, UserStoppedSpeakingFrame)):
+            self._vad_seen = self._vad_seen or not frame.emulated
+            stopped = isinstance(frame, UserStoppedSpeakingFrame)
+            self._recognising_since_ns = self.get_clock().get_time() if stopped else None
         if isinstance(frame, AudioRawFrame):
             if self._audio_passthrough:
                 await self.push_frame(frame, direction)
@@ -137,6 +151,26 @@ class STTService(AIService):
             )
         else:
             await self.push_frame(frame, direction)
+
+    async def push_frame(
+        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        """Pushes a frame, and notes a transcript in the trace."""
+        if self.report_span is not None and isinstance(frame, TranscriptionFrame):
+            self._trace(frame)
+        await super().push_frame(frame, direction)
+
+    def _trace(self, frame: TranscriptionFrame) -> None:
+        if traces_itself(type(self), "stt"):
+            return
+        ttfb = self.measured_ttfb  # was measured before the span begins
+        with service_span(self, "stt") as span:
+            if span is not None:
+                if self._recognising_since_ns is not None:
+                    span.start_ns = self._recognising_since_ns
+                self.measured_ttfb = ttfb
+                describe_stt(self, span, frame.text, True, frame.language, frame.user_id)
+        self._recognising_since_ns = None
 
 
 class SegmentedSTTService(STTService):
@@ -222,6 +256,7 @@ class SegmentedSTTService(STTService):
     async def _transcribe_segments(self) -> None:
         while True:
             wav = await self._segments.get()
+            self._recognising_since_ns = self.get_clock().get_time()
             try:
                 await self.process_generator(self.run_stt(wav))
             except Exception as error:  # noqa: BLE001 - one bad segment must not end recognition

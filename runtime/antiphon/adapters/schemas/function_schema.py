@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from antiphon.adapters.schemas._json_schema import check_names, check_schema_map
+from antiphon.errors import ConfigError
 from antiphon.frames.codec import register_value_type
 
 
@@ -20,7 +22,16 @@ class FunctionSchema:
             description: What it does, for the model.
             properties: JSON Schema of each parameter, by name.
             required: Names of the parameters without which it cannot be called.
+
+        Raises:
+            ConfigError: There is no name, or the rest is not JSON Schema.
         """
+        if not name or not isinstance(name, str):
+            raise ConfigError(f"a function schema needs a name, not {name!r}")
+        if not isinstance(description, str):
+            raise ConfigError(f"function {name}: the description must be text")
+        check_schema_map(properties, f"function {name}: properties")
+        check_names(required, f"function {name}: required")
         self._name = name
         self._description = description
         self._properties = properties

@@ -8,13 +8,19 @@ from typing import Any
 
 from antiphon.adapters.schemas.direct_function import DirectFunction, DirectFunctionWrapper
 from antiphon.adapters.schemas.function_schema import FunctionSchema
+from antiphon.errors import ConfigError
 from antiphon.frames.codec import register_value_type
 
 
 class AdapterType(Enum):
-    """Providers that take tools of their own form beside the standard ones."""
+    """Interfaces of language models that take tools of their own form beside the standard ones."""
 
     GEMINI = "gemini"
+    OPENAI = "openai"
+    OPENAI_REALTIME = "openai_realtime"
+    ANTHROPIC = "anthropic"
+    BEDROCK = "bedrock"
+    NOVA_SONIC = "nova_sonic"
 
 
 class ToolsSchema:
@@ -34,7 +40,9 @@ class ToolsSchema:
 
         Raises:
             TypeError: A direct function cannot be used as one.
+            ConfigError: The custom tools are not lists by ``AdapterType``.
         """
+        _check_custom_tools(custom_tools)
         self._standard_tools = [
             tool
             if isinstance(tool, FunctionSchema)
@@ -55,6 +63,7 @@ class ToolsSchema:
 
     @custom_tools.setter
     def custom_tools(self, value: dict[AdapterType, list[dict[str, Any]]] | None) -> None:
+        _check_custom_tools(value)
         self._custom_tools = value
 
     def to_plain(self) -> dict[str, Any]:
@@ -77,6 +86,21 @@ class ToolsSchema:
             if custom is None
             else {AdapterType(adapter): tools for adapter, tools in custom.items()},
         )
+
+
+def _check_custom_tools(given: Any) -> None:
+    if given is None:
+        return
+    if not isinstance(given, dict):
+        raise ConfigError(f"custom_tools must be a dict by AdapterType, not {given!r}")
+    for adapter, tools in given.items():
+        if not isinstance(adapter, AdapterType):
+            raise ConfigError(
+                f"custom_tools: {adapter!r} is not an AdapterType "
+                f"({', '.join(known.name for known in AdapterType)})"
+            )
+        if not isinstance(tools, list):
+            raise ConfigError(f"custom_tools of {adapter.name} must be a list, not {tools!r}")
 
 
 register_value_type("tools_schema", ToolsSchema, ToolsSchema.to_plain, ToolsSchema.from_plain)

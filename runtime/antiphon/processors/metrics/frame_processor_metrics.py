@@ -89,7 +89,7 @@ class FrameProcessorMetrics(BaseObject):
             return None
         self._last_ttfb_time = time.monotonic() - self._start_ttfb_time
         self._start_ttfb_time = 0.0
-        return self._frame(TTFBMetricsData, self._last_ttfb_time, "time to first byte")
+        return self._frame(TTFBMetricsData, self._last_ttfb_time, "{processor} TTFB: {value}")
 
     async def start_processing_metrics(self) -> None:
         """Begins a processing time."""
@@ -101,17 +101,23 @@ class FrameProcessorMetrics(BaseObject):
             return None
         value = time.monotonic() - self._start_processing_time
         self._start_processing_time = 0.0
-        return self._frame(ProcessingMetricsData, value, "processing time")
+        return self._frame(ProcessingMetricsData, value, "{processor} processing time: {value}")
 
     async def start_llm_usage_metrics(self, tokens: LLMTokenUsage) -> MetricsFrame:
         """Reports the tokens of one completion."""
-        return self._frame(LLMUsageMetricsData, tokens, "token usage")
+        return self._frame(
+            LLMUsageMetricsData,
+            tokens,
+            "{processor} prompt tokens: {value.prompt_tokens}, "
+            "completion tokens: {value.completion_tokens}",
+        )
 
     async def start_tts_usage_metrics(self, text: str) -> MetricsFrame:
         """Reports the characters of one text to be spoken."""
-        return self._frame(TTSUsageMetricsData, len(text), "characters spoken")
+        return self._frame(TTSUsageMetricsData, len(text), "{processor} usage characters: {value}")
 
-    def _frame(self, kind: type[MetricsData], value: Any, what: str) -> MetricsFrame:
-        logger.debug("metrics", processor=self._processor_name(), what=what, value=value)
+    def _frame(self, kind: type[MetricsData], value: Any, line: str) -> MetricsFrame:
+        # The lines are documented, so the figures are in their text as well as in fields.
+        logger.debug(line, processor=self._processor_name(), value=value)
         data = kind(processor=self._processor_name(), model=self._model_name(), value=value)  # type: ignore[call-arg]
         return MetricsFrame(data=[data])

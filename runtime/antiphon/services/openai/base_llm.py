@@ -206,6 +206,27 @@ class BaseOpenAILLMService(LLMService):
             return
         await self._answer(lambda: self._answer_in_time(context))
 
+    async def run_inference(self, context: OpenAILLMContext) -> str | None:
+        """Answers a conversation beside the pipeline: no frames, no function calls, no metrics.
+
+        Args:
+            context: The conversation; it is not changed.
+
+        Raises:
+            ServiceError: The service failed.
+        """
+        import openai
+
+        try:
+            stream = await self._stream_chat_completions(context)
+            try:
+                deltas = [chunk.choices[0].delta async for chunk in stream if chunk.choices]
+            finally:
+                await _close(stream)
+        except openai.OpenAIError as error:
+            raise _service_error(error) from error
+        return "".join(_text_of(delta) for delta in deltas if delta is not None) or None
+
     async def get_chat_completions(self, context: OpenAILLMContext, messages: list[Any]) -> Any:
         """Asks for a streamed completion; compatible services override this.
 
