@@ -9,12 +9,14 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgpack
 import pytest
 import uvloop
 
 from antiphon.testing.virtual_time import VirtualTimeLoop
 from antiphon_actors.certificates import ClusterAuthority, install
 from antiphon_actors.channels import TlsCredentials
+from antiphon_actors.channels.framing import LENGTH_BYTES, Record
 from antiphon_actors.channels.testing import Node
 
 _names = itertools.count()
@@ -50,6 +52,18 @@ def credentials(
     directory.chmod(0o700)
     install(directory, authority.issue("node", "one"), authority.bundle_pem)
     return TlsCredentials(directory, "test", frozenset({"node"}))
+
+
+def read_records(data: bytes) -> tuple[list[Record], bytes]:
+    """Returns the records that bytes begin with, read by no code of ours, and the rest."""
+    records: list[Record] = []
+    while len(data) >= LENGTH_BYTES:
+        end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+        if len(data) < end:
+            break
+        records.append(msgpack.unpackb(data[LENGTH_BYTES:end]))
+        data = data[end:]
+    return records, data
 
 
 def free_port() -> int:

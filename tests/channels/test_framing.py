@@ -13,14 +13,14 @@ from antiphon_actors.channels.framing import (
     DATA_OVERHEAD_BYTES,
     Kind,
     RecordParser,
+    cut_frames,
     expect,
     pack_data_head,
     pack_frame,
     pack_record,
+    pure_cut_frames,
     pure_pack_data_head,
     pure_pack_frame,
-    pure_read_frame_head,
-    read_frame_head,
 )
 
 LIMIT = 1 << 16
@@ -87,12 +87,13 @@ def test_both_ways_to_pack_a_frame_agree(frame: tuple[Any, ...]) -> None:
     assert pack_frame(*frame) == pure_pack_frame(*frame) == head + payload
 
 
-@given(st.binary(max_size=80) | frames.map(lambda frame: pack_frame(*frame)[4:]), st.integers(0, 5))
-def test_both_ways_to_read_the_head_of_a_frame_agree(data: bytes, at: int) -> None:
-    padded = bytes(at) + data
-    expected = pure_read_frame_head(padded, at, len(data))
-    assert read_frame_head(padded, at, len(data)) == expected
-    assert read_frame_head(memoryview(padded), at, len(data)) == expected
+@given(st.binary(max_size=80) | frames.map(lambda frame: pack_frame(*frame)), st.integers(0, 5))
+def test_both_ways_to_cut_frames_agree(data: bytes, at: int) -> None:
+    data = bytes(at) + data + data
+    short, general = Parsed(), Parsed()
+    assert cut_frames(data, at, short.parser) == pure_cut_frames(data, at, general.parser)
+    assert short.records == general.records
+    assert short.parser.records == general.parser.records
 
 
 @given(

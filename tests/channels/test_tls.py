@@ -163,9 +163,8 @@ async def test_identities_are_known_at_both_ends(certified: Certificates) -> Non
         await until(lambda: len(two.hub.links) == 1)
         assert link.identity == Identity("test", "node", "two")
         assert two.hub.links[0].identity == Identity("test", "node", "one")
-        connection = link.wire._connected()  # type: ignore[attr-defined]
-        assert connection.get_extra_info("ssl_object").version() == "TLSv1.3"
-        near = connection.get_extra_info("socket")
+        near = link.wire._connection  # type: ignore[attr-defined]
+        assert near.version() == "TLSv1.3"
         assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         expires = one.hub.statistics().certificate_expires
         assert expires is not None
@@ -581,8 +580,8 @@ async def test_who_listens_and_says_nothing_has_a_deadline() -> None:
 
 def serial(link: Link) -> str:
     """Number of the certificate that the peer of a link has shown."""
-    connection = link.wire._connected()  # type: ignore[attr-defined]
-    return str(connection.get_extra_info("ssl_object").getpeercert()["serialNumber"])
+    connection = link.wire._connection  # type: ignore[attr-defined]
+    return str(connection.getpeercert()["serialNumber"])
 
 
 async def test_new_certificates_are_used_for_new_links_only(

@@ -1,10 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""`pack_frame` and `read_frame_head` of `framing`, compiled."""
+"""`pack_data_head`, `pack_frame` and `cut_frames` of `framing`, compiled."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
+from antiphon_actors.channels.outbox cimport receiving
+
 cdef enum:
+    LENGTH_BYTES = 4
     HEAD_BYTES = 34
     BODY_BYTES = 30
 
@@ -66,20 +69,39 @@ cdef void head(
     big_endian(at + 30, size, 4)
 
 
-cpdef tuple read_frame_head(data, Py_ssize_t start, Py_ssize_t size):
+cpdef Py_ssize_t cut_frames(data, Py_ssize_t start, parser) except -1:
     cdef const unsigned char *at
-    cdef bytes rest
-    if type(data) is bytes:
-        rest = data
-    else:
-        rest = bytes(data[start : start + BODY_BYTES])
-        start = 0
-    if size < BODY_BYTES or start < 0 or start + BODY_BYTES > len(rest):
-        return None
-    at = <const unsigned char *>PyBytes_AS_STRING(rest) + start
-    if (
-        at[0] != 0x95 or (at[1] != 20 and at[1] != 21) or at[2] != 0xCE or at[7] != 0xCF
-        or at[16] != 0xCF or at[25] != 0xC6 or number(at + 26, 4) != size - BODY_BYTES
-    ):
-        return None
-    return at[1], number(at + 3, 4), number(at + 8, 8), number(at + 17, 8)
+    cdef const unsigned char *begin
+    cdef Py_ssize_t end, size, largest
+    cdef bytes payload
+    cdef object on_frame
+    if type(data) is not bytes:
+        return cut_view(data, start, parser)
+    begin = <const unsigned char *>PyBytes_AS_STRING(data)
+    end = len(<bytes>data)
+    largest = parser.max_record_bytes
+    on_frame = parser.on_frame
+    while start + LENGTH_BYTES + BODY_BYTES <= end:
+        at = begin + start
+        size = at[0] | at[1] << 8 | at[2] << 16 | <Py_ssize_t>at[3] << 24
+        at += LENGTH_BYTES
+        if (
+            size < BODY_BYTES or size > largest or start + LENGTH_BYTES + size > end
+            or at[0] != 0x95 or (at[1] != 20 and at[1] != 21) or at[2] != 0xCE or at[7] != 0xCF
+            or at[16] != 0xCF or at[25] != 0xC6
+            or <Py_ssize_t>number(at + 26, 4) != size - BODY_BYTES
+        ):
+            break
+        start += LENGTH_BYTES + size
+        parser.records += 1
+        receiving(start + LENGTH_BYTES < end)
+        payload = PyBytes_FromStringAndSize(<const char *>at + BODY_BYTES, size - BODY_BYTES)
+        on_frame(at[1] == 21, number(at + 3, 4), number(at + 8, 8), number(at + 17, 8), payload)
+    return start
+
+
+cdef Py_ssize_t cut_view(data, Py_ssize_t start, parser) except -1:
+    # What was not complete before, and is now: rare.
+    from antiphon_actors.channels.framing import pure_cut_frames
+
+    return pure_cut_frames(data, start, parser)

@@ -93,7 +93,7 @@ class TlsCredentials:
         for role in self.peer_roles:
             Identity(self.cluster, role, "x")
 
-    def peer(self, connection: ssl.SSLObject) -> Identity:
+    def peer(self, connection: ssl.SSLSocket) -> Identity:
         """Returns who is at the other end of a connection whose certificate has been verified.
 
         Raises:

@@ -14,6 +14,6 @@ cdef class RecordParser:
     cpdef feed(self, data)
     @cython.locals(
         end=Py_ssize_t, start=Py_ssize_t, body=Py_ssize_t, size=Py_ssize_t,
-        after=Py_ssize_t, head=tuple
+        after=Py_ssize_t
     )
     cdef _cut(self, source)

@@ -96,43 +96,52 @@ def pure_pack_frame(kind: int, stream: int, seq: int, sent_ns: int, payload: byt
     return pure_pack_data_head(kind, stream, seq, sent_ns, len(payload)) + payload
 
 
-def pure_read_frame_head(
-    data: bytes | memoryview, start: int, size: int
-) -> tuple[int, int, int, int] | None:
-    """Returns what precedes a frame's payload: kind, stream, sequence number, sender's clock.
+def pure_cut_frames(data: bytes | memoryview, start: int, parser: RecordParser) -> int:
+    """Hands over the frames, with heads as `pack_frame` writes them, that follow one another.
 
     Args:
-        data: Holds the whole record.
-        start: Where it begins there, after its length.
-        size: Its length.
+        data: Bytes of a peer.
+        start: Where in them to begin.
+        parser: Whose `on_frame` takes them.
 
     Returns:
-        None if it is not a frame with a head as `pack_frame` writes it.
+        Where the first record begins that is something else, too large or not complete.
     """
-    if size < DATA_OVERHEAD_BYTES:
-        return None
-    array, kind, a, stream, b, seq, c, sent_ns, d, length = _unpack_data_head(data, start)
-    if (
-        array != _ARRAY_OF_5
-        or kind not in (_DATA, _URGENT)
-        or (a, b, c, d) != _WIDTHS
-        or length != size - DATA_OVERHEAD_BYTES
-    ):
-        return None
-    return kind, stream, seq, sent_ns
+    end = len(data)
+    body = start + LENGTH_BYTES
+    while body + DATA_OVERHEAD_BYTES <= end:
+        size = _unpack_length(data, start)[0]
+        after = body + size
+        if after > end or not DATA_OVERHEAD_BYTES <= size <= parser.max_record_bytes:
+            break
+        array, kind, a, stream, b, seq, c, sent_ns, d, length = _unpack_data_head(data, body)
+        if (
+            array != _ARRAY_OF_5
+            or kind not in (_DATA, _URGENT)
+            or (a, b, c, d) != _WIDTHS
+            or length != size - DATA_OVERHEAD_BYTES
+        ):
+            break
+        parser.records += 1
+        receiving(after + LENGTH_BYTES < end)
+        payload = bytes(data[body + DATA_OVERHEAD_BYTES : after])
+        parser.on_frame(kind == _URGENT, stream, seq, sent_ns, payload)
+        start = after
+        body = start + LENGTH_BYTES
+    return start
 
 
 if TYPE_CHECKING:
     pack_data_head = pure_pack_data_head
     pack_frame = pure_pack_frame
-    read_frame_head = pure_read_frame_head
+    cut_frames = pure_cut_frames
 else:
     try:
-        from antiphon_actors.channels._records import pack_data_head, pack_frame, read_frame_head
+        from antiphon_actors.channels._records import cut_frames, pack_data_head, pack_frame
     except ImportError:  # nothing was compiled
         pack_data_head = pure_pack_data_head
         pack_frame = pure_pack_frame
-        read_frame_head = pure_read_frame_head
+        cut_frames = pure_cut_frames
 
 
 def expect(record: Record, *types: type) -> Record:
@@ -205,6 +214,10 @@ class RecordParser:
         body = LENGTH_BYTES
         size = 0
         while body <= end:
+            start = cut_frames(source, start, self)
+            body = start + LENGTH_BYTES
+            if body > end:
+                break
             size = _unpack_length(source, start)[0]
             if size > self.max_record_bytes:
                 raise ProtocolViolation(
@@ -216,14 +229,7 @@ class RecordParser:
             self.records += 1
             start = after
             receiving(after + LENGTH_BYTES < end)
-            # Nearly every record is a frame with a head as `pack_frame` writes it.
-            head = read_frame_head(source, body, size)
-            if head is None:
-                self.on_record(_read_record(source[body:after]))
-            else:
-                kind, stream, seq, sent_ns = head
-                payload = bytes(source[body + DATA_OVERHEAD_BYTES : after])
-                self.on_frame(kind == _URGENT, stream, seq, sent_ns, payload)
+            self.on_record(_read_record(source[body:after]))
             body = start + LENGTH_BYTES
         if start < end:
             self._tail += source[start:]

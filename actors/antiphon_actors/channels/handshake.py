@@ -7,6 +7,7 @@ both, two processes that dial each other at the same time keep the same link.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ HELLO_MAX_BYTES: Final = 64 << 10
 
 _ID_BYTES: Final = 16
 _MAX_URIS: Final = 16
+_MAX_SHARED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class PeerFacts:
         prefix: The process prefix of the frame ids it makes.
         uris: Where it listens.
         version: The protocol version used on this link.
+        shared: Where to try whether its shared memory can be read, if it has any
+            (`antiphon_actors.channels.shared_memory`).
     """
 
     name: str
@@ -44,6 +48,7 @@ class PeerFacts:
     prefix: int = 0
     uris: tuple[str, ...] = ()
     version: int = VERSION
+    shared: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,8 @@ class Greeting:
     limits: Limits
 
 
-def pack_hello(facts: PeerFacts, limits: Limits) -> bytes:
-    """Returns the HELLO record that states `facts` and offers `limits`."""
+def pack_hello(facts: PeerFacts, limits: Limits, shared: Sequence[int] = ()) -> bytes:
+    """Returns the HELLO record that states `facts`, and offers `limits` and shared memory."""
     return pack_record(
         Kind.HELLO,
         MAGIC,
@@ -67,6 +72,7 @@ def pack_hello(facts: PeerFacts, limits: Limits) -> bytes:
             "id": facts.hub_id,
             "prefix": facts.prefix,
             "uris": list(facts.uris),
+            "shared": list(shared),
         },
         limits.offer(),
     )
@@ -93,6 +99,7 @@ def read_hello(record: Record, own: Limits) -> Greeting:
         )
     name, pid, hub_id = facts.get("name"), facts.get("pid"), facts.get("id")
     prefix, uris = facts.get("prefix", 0), facts.get("uris", [])
+    shared = facts.get("shared", [])
     if (
         type(name) is not str
         or type(pid) is not int
@@ -102,9 +109,12 @@ def read_hello(record: Record, own: Limits) -> Greeting:
         or type(uris) is not list
         or len(uris) > _MAX_URIS
         or not all(type(uri) is str for uri in uris)
+        or type(shared) is not list
+        or len(shared) > _MAX_SHARED
+        or not all(type(number) is int for number in shared)
     ):
         raise HandshakeError("the peer's HELLO states malformed facts")
-    peer = PeerFacts(name, pid, hub_id, prefix, tuple(uris), version)
+    peer = PeerFacts(name, pid, hub_id, prefix, tuple(uris), version, tuple(shared))
     return Greeting(peer, own.agreed_with(offered))
 
 

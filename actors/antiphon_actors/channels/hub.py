@@ -33,6 +33,7 @@ from antiphon_actors.channels.in_stream import StreamReceiver
 from antiphon_actors.channels.inproc import InprocTransport
 from antiphon_actors.channels.limits import DEFAULT_LIMITS, Limits
 from antiphon_actors.channels.link import CloseCode, Link, LinkState
+from antiphon_actors.channels.shared_memory import SharedMemory
 from antiphon_actors.channels.tls import TlsTransport
 from antiphon_actors.channels.unix import UnixTransport
 from antiphon_actors.channels.uris import Address, parse_uri
@@ -107,6 +108,7 @@ class Hub:
         """
         self.limits = limits
         self.facts = PeerFacts(name, os.getpid(), secrets.token_bytes(16), prefix)
+        self.shared = SharedMemory(limits, self.facts.hub_id)
         self._on_stream = on_stream
         self._on_call = on_call
         self._on_notify = on_notify
@@ -318,6 +320,7 @@ class Hub:
             task.cancel()
         for dial in self._dials.values():
             dial.cancel()
+        self.shared.close()
 
     def _shut(self) -> list[Listener]:
         self._closed = True
@@ -354,6 +357,8 @@ class Hub:
             violations=self._violations,
             broken=self._broken,
             overflows=self._overflows,
+            shared_payloads=self.shared.in_use,
+            shared_bytes=self.shared.held_bytes,
             tasks=len(self._tasks) + len(self._dials),
             certificate_expires=self._tls.expires if self._tls is not None else None,
         )

@@ -23,6 +23,8 @@ class HubStatistics:
         violations: Links ended because the peer broke the protocol.
         broken: Links lost without a goodbye, violations not counted.
         overflows: Links ended because the peer did not read.
+        shared_payloads: Payloads in shared memory that are not processed yet.
+        shared_bytes: What that memory amounts to, with what is kept for further ones.
         tasks: Handlers and dials running now.
         certificate_expires: When the certificate of this process does, in seconds since 1970; None
             before the first use of a `tls://` address.
@@ -37,5 +39,7 @@ class HubStatistics:
     violations: int
     broken: int
     overflows: int
+    shared_payloads: int
+    shared_bytes: int
     tasks: int
     certificate_expires: float | None

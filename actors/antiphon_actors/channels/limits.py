@@ -40,6 +40,9 @@ class Limits:
         window_bytes: The same in bytes; one larger frame passes when it is alone.
         urgent_frames: Urgent frames of one stream that are sent and not yet processed.
         urgent_bytes: The same in bytes.
+        shared_payload_bytes: Payloads from this size on go to a peer on the same machine by shared
+            memory, where both can; for this side's own payloads.
+        max_shared_bytes: Shared memory of one hub; beyond it payloads go through their sockets.
         write_high_bytes: From this much in the transport's buffer on, records wait on our side,
             where urgent ones can still overtake.
         ack_delay_secs: How long a processed frame may wait for others to be acknowledged with,
@@ -59,12 +62,14 @@ class Limits:
     max_links: int = 1024
     max_handshakes: int = 64
     max_pending_bytes: int = 64 << 20
-    window_frames: int = 64
+    window_frames: int = 256
     window_bytes: int = 1 << 20
     urgent_frames: int = 4096
     urgent_bytes: int = 16 << 20
+    shared_payload_bytes: int = 256 << 10
+    max_shared_bytes: int = 64 << 20
     write_high_bytes: int = 64 << 10
-    ack_delay_secs: float = 0.001
+    ack_delay_secs: float = 0.02
     heartbeat_period_secs: float = 0.5
     heartbeat_dead_secs: float = 3.0
     handshake_secs: float = 5.0
@@ -97,10 +102,13 @@ class Limits:
             value = theirs.get(name, ours)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise HandshakeError(f"the peer offered {name}={value!r}")
-            if isinstance(ours, int) and not isinstance(value, int):
+            # By the declared type: who writes `heartbeat_period_secs=1` still takes 0.5.
+            if name in _WHOLE_NUMBERS and not isinstance(value, int):
                 raise HandshakeError(f"the peer offered {name}={value!r}")
             agreed[name] = min(ours, value) if name in _SMALLER_WINS else max(ours, value)
         return replace(self, **agreed)  # type: ignore[arg-type]
 
+
+_WHOLE_NUMBERS = frozenset(field.name for field in fields(Limits) if field.type == "int")
 
 DEFAULT_LIMITS = Limits()

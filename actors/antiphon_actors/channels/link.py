@@ -50,6 +50,7 @@ from antiphon_actors.channels.limits import Limits
 from antiphon_actors.channels.out_stream import OutStream
 from antiphon_actors.channels.outbox import Outbox
 from antiphon_actors.channels.rpc import Calls, CallStatistics
+from antiphon_actors.channels.shared_memory import SharedMemory, SharedReceiver
 from antiphon_actors.channels.streams import Streams
 from antiphon_actors.channels.wire import Credentials, Wire
 
@@ -86,6 +87,7 @@ class LinkOwner(Protocol):
 
     facts: PeerFacts
     limits: Limits
+    shared: SharedMemory
 
     def link_wanted(self, link: Link) -> bool:
         """As the arbiter: whether this link is to be kept (no other exists with that peer)."""
@@ -199,7 +201,9 @@ class Link:
             Kind.READY: self._on_ready,
             Kind.CLOSE: self._on_close,
         }
-        self._outbox.express(pack_hello(owner.facts, self.limits))
+        # Only where the kernel names the process at the other end can its memory be reached.
+        shared = owner.shared.probe() if wire.credentials is not None else ()
+        self._outbox.express(pack_hello(owner.facts, self.limits, shared))
 
     def __repr__(self) -> str:
         return f"<Link to {self.peer.name} ({self.peer.pid}) {self.state.value}>"
@@ -209,6 +213,10 @@ class Link:
             outbox=self._outbox,
             limits=self.limits,
             accept=lambda key: self._owner.stream_opened(self, key),
+            memory=self._owner.shared,
+            reader=SharedReceiver.of(
+                self.credentials, self.peer.hub_id, self.peer.shared, self.limits.max_record_bytes
+            ),
         )
 
     def _make_calls(self) -> Calls:

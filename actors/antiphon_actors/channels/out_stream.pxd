@@ -10,6 +10,8 @@ cdef class Sent:
 
 
 cdef class OutStream:
+    cdef public object _shared
+    cdef public Py_ssize_t _shared_from
     cdef public object link
     cdef public object key
     cdef public Outbox _outbox

@@ -30,6 +30,7 @@ from antiphon_actors.channels.framing import (
 if TYPE_CHECKING:
     from antiphon_actors.channels.link import Link
     from antiphon_actors.channels.outbox import Outbox
+    from antiphon_actors.channels.shared_memory import SharedSender
 
 _DATA: Final = int(Kind.DATA)
 _URGENT: Final = int(Kind.URGENT)
@@ -111,6 +112,8 @@ class OutStream:
         "_outbox",
         "_queue",
         "_sent",
+        "_shared",
+        "_shared_from",
         "_stream_id",
         "_unacked",
         "_urgent_acked",
@@ -141,6 +144,9 @@ class OutStream:
         self._max_urgent_frames = limits.urgent_frames
         self._max_urgent_bytes = limits.urgent_bytes
         self._max_payload = limits.max_record_bytes - DATA_OVERHEAD_BYTES
+        # Takes payloads from this size on, once the peer has said that it can read them there.
+        self._shared: SharedSender | None = None
+        self._shared_from = limits.shared_payload_bytes
         # Taken and not yet processed, wherever they are: the window.
         self._frames = 0
         self._bytes = 0
@@ -164,6 +170,18 @@ class OutStream:
     def error(self) -> ChannelError | None:
         """Why nothing more can be sent; None while the stream is open."""
         return self._error
+
+    def share(self, sender: SharedSender) -> None:
+        """Has large payloads go by shared memory; the link calls this."""
+        self._shared = sender
+
+    @property
+    def congested(self) -> bool:
+        """Whether a quarter of the urgent frames that may be unprocessed are."""
+        return (
+            4 * len(self._urgent_unacked) >= self._max_urgent_frames
+            or 4 * self._urgent_bytes >= self._max_urgent_bytes
+        )
 
     def send_nowait(self, payload: bytes, urgent: bool = False, tag: Any = None) -> bool:
         """Takes a frame if it may be sent now.
@@ -238,8 +256,8 @@ class OutStream:
             if size <= JOIN_BYTES:
                 outbox.write_now(pack_frame(_DATA, self._stream_id, number, sent_ns, sent.payload))
             else:
-                head = pack_data_head(_DATA, self._stream_id, number, sent_ns, size)
-                outbox.write_pair_now(head, sent.payload)
+                head, rest = self._large(_DATA, number, sent)
+                outbox.write_pair_now(head, rest)
             return
         self._queue.append(sent)
         if len(self._queue) == 1:
@@ -265,8 +283,16 @@ class OutStream:
             record = pack_frame(_URGENT, self._stream_id, number, sent_ns, sent.payload)
             self._outbox.express(record)
         else:
-            head = pack_data_head(_URGENT, self._stream_id, number, sent_ns, size)
-            self._outbox.express_pair(head, sent.payload)
+            head, rest = self._large(_URGENT, number, sent)
+            self._outbox.express_pair(head, rest)
+
+    def _large(self, kind: int, seq: int, sent: Sent) -> tuple[bytes, bytes]:
+        """Returns a frame's record in two parts."""
+        if self._shared is not None and sent.size >= self._shared_from:
+            where = self._shared.put(seq, sent.payload, urgent=kind == _URGENT)
+            if where is not None:
+                return pack_record(Kind(kind), self._stream_id, seq, sent.sent_ns, where), b""
+        return pack_data_head(kind, self._stream_id, seq, sent.sent_ns, sent.size), sent.payload
 
     def take_chunks(self, chunks: list[bytes], max_frames: int, max_bytes: int) -> tuple[int, bool]:
         """Hands waiting ordered frames to the outbox, which calls this (`OrderedSource`)."""
@@ -278,10 +304,7 @@ class OutStream:
             sent = queue.popleft()
             self._unacked.append(sent)
             self._sent += 1
-            chunks.append(
-                pack_data_head(_DATA, self._stream_id, self._sent, sent.sent_ns, sent.size)
-            )
-            chunks.append(sent.payload)
+            chunks += self._large(_DATA, self._sent, sent)
             taken += sent.size
         if self._ending and not queue:
             self._send_end(chunks)
@@ -311,6 +334,8 @@ class OutStream:
         for _ in range(urgent - self._urgent_acked):
             self._urgent_bytes -= unacked.popleft().size
         self._urgent_acked = urgent
+        if self._shared is not None:
+            self._shared.acknowledged(ordered, urgent)
         if self._waiters:
             self._serve_waiters()
         if self._drainers:
@@ -465,6 +490,8 @@ class OutStream:
         """
         if self._ended is None or self._ending:
             raise ProtocolViolation(f"stream {self._stream_id} has not ended")
+        if self._shared is not None:
+            self._shared.close()  # the peer has read everything, processed or not
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -473,6 +500,8 @@ class OutStream:
         self._outbox.leave_order(self)
         self._shut(error)
         self._ending = False
+        if self._shared is not None:
+            self._shared.close()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 

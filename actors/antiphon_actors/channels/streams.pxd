@@ -4,6 +4,8 @@ from antiphon_actors.channels.outbox cimport Outbox
 
 
 cdef class Streams:
+    cdef public object _memory
+    cdef public object _reader
     cdef public Outbox _outbox
     cdef public object _limits
     cdef public object _accept

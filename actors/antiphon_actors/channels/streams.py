@@ -20,6 +20,7 @@ from antiphon_actors.channels.errors import (
 from antiphon_actors.channels.framing import MAX_REASON, Kind, Record, expect, pack_record
 from antiphon_actors.channels.in_stream import InStream, StreamReceiver
 from antiphon_actors.channels.out_stream import OutStream
+from antiphon_actors.channels.shared_memory import SharedMemory, SharedReceiver, SharedSender
 
 if TYPE_CHECKING:
     from antiphon_actors.channels.limits import Limits
@@ -41,9 +42,25 @@ class Streams:
     """
 
     def __init__(
-        self, *, outbox: Outbox, limits: Limits, accept: Callable[[bytes], StreamReceiver]
+        self,
+        *,
+        outbox: Outbox,
+        limits: Limits,
+        accept: Callable[[bytes], StreamReceiver],
+        memory: SharedMemory,
+        reader: SharedReceiver | None,
     ) -> None:
-        """Starts with none; `accept` returns the receiver for a key or raises to refuse."""
+        """Starts with none.
+
+        Args:
+            outbox: The way out of the link.
+            limits: Of the link.
+            accept: Returns the receiver for a key or raises to refuse.
+            memory: Where large payloads go, if the peer can read them there.
+            reader: Reads those of the peer, if that can be done here.
+        """
+        self._memory = memory
+        self._reader = reader
         self._outbox = outbox
         self._limits = limits
         self._accept = accept
@@ -156,16 +173,23 @@ class Streams:
                 self._tell_closed(stream, error)
 
     def _on_frame(self, record: Record) -> None:
-        # A frame with a head of other widths than ours.
+        # A payload in shared memory, or a head of other widths than ours.
         if len(record) < 5:
             raise ProtocolViolation("a frame's record is too short")
         kind, stream_id, seq, sent_ns, payload = record[:5]
-        if (
-            type(payload) is not bytes
-            or type(stream_id) is not int
-            or type(seq) is not int
-            or type(sent_ns) is not int
-        ):
+        if type(stream_id) is not int or type(seq) is not int or type(sent_ns) is not int:
+            raise ProtocolViolation("a frame's record has fields of wrong types")
+        if type(payload) is list and self._reader is not None and stream_id in self._in:
+            try:
+                payload = self._reader.read(payload)
+            except ChannelBroken as error:  # the sender is dying, or this process is
+                stream = self._in[stream_id]
+                self._stop(stream_id, stream, str(error))
+                self._tell_closed(stream, error)
+                return
+        elif type(payload) is list and self._reader is not None:
+            payload = b""  # it came after the end of its stream
+        if type(payload) is not bytes:
             raise ProtocolViolation("a frame's record has fields of wrong types")
         self.frame(kind == _URGENT, stream_id, seq, sent_ns, payload)
 
@@ -192,7 +216,7 @@ class Streams:
             self._tell_closed(stream, again(self._error))
             return
         self._in[stream_id] = stream
-        self._outbox.express(pack_record(Kind.OPENED, stream_id))
+        self._outbox.express(pack_record(Kind.OPENED, stream_id, self._reader is not None))
 
     def _refuse(self, stream_id: int, reason: str) -> None:
         self._outbox.express(pack_record(Kind.REFUSED, stream_id, reason[:MAX_REASON]))
@@ -203,6 +227,9 @@ class Streams:
         if opening is None:
             self._check_was_out_stream(stream_id)
         elif not opening.done():
+            stream = self._out.get(stream_id)
+            if stream is not None and len(record) > 2 and record[2] is True:
+                stream.share(SharedSender(self._memory))
             opening.set_result(None)
 
     def _on_refused(self, record: Record) -> None:

@@ -11,9 +11,6 @@ import errno
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterable
-from time import monotonic_ns
-from typing import cast
 
 from loguru import logger
 
@@ -26,8 +23,9 @@ from antiphon_actors.channels.errors import (
     HandshakeError,
 )
 from antiphon_actors.channels.limits import Limits
+from antiphon_actors.channels.tls_wire import TlsWire
 from antiphon_actors.channels.uris import Address, tls_address
-from antiphon_actors.channels.wire import Accept, Listener, Refused, Wire, WireOwner
+from antiphon_actors.channels.wire import Accept, Listener, Refused
 
 _BACKLOG = 128
 _ACCEPTS_A_TURN = 16
@@ -36,171 +34,14 @@ _EXHAUSTED_SECS = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # A handshake older than this share of its deadline gives way when there are too many.
 _OLD_SHARE = 0.25
-# What one read takes out of OpenSSL at most. asyncio would else allocate 256 KiB for every read.
-_READ_BYTES = 64 << 10
-# TLS cuts what it is given into records of at most this size.
-_RECORD_BYTES = 16 << 10
-# A write that comes so soon after another is part of a burst: it waits for the end of this turn of
-# the event loop, to share a TLS record. A lone one leaves at once, because a turn costs as much as
-# its encryption (measured: a hop of 50 us with, 30 us without).
-_BURST_NS = 50_000
-
-
-class TlsWire(asyncio.BufferedProtocol, Wire):
-    """One connection, in both roles: the transport's protocol and the link's wire.
-
-    Attributes:
-        met: Whether the TLS handshake was completed.
-        refusal: Why the other end is not to be talked to, if so.
-    """
-
-    gathers_writes = True
-    local = False
-
-    def __init__(
-        self, remote: str, accept: Accept, credentials: TlsCredentials, limits: Limits
-    ) -> None:
-        self.remote = remote
-        self.met = False
-        self.refusal: str | None = None
-        self._accept = accept
-        self._trust = credentials
-        self._high_bytes = limits.write_high_bytes
-        self._transport: asyncio.Transport | None = None
-        self._owner: WireOwner | None = None
-        self._buffer = memoryview(b"")
-        self._heard = False
-        self._loop = asyncio.get_running_loop()
-        self._gathered: list[bytes] = []  # less than one TLS record
-        self._gathered_bytes = 0
-        self._flushing: asyncio.Handle | None = None
-        self._written_ns = 0
-
-    # The protocol's side.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Checks who is there, now that its certificate is verified."""
-        # uvloop's transports implement asyncio.Transport without deriving from it.
-        transport = cast(asyncio.Transport, transport)
-        self._transport = transport
-        self.met = True
-        try:
-            self.identity = self._trust.peer(transport.get_extra_info("ssl_object"))
-        except PermissionError as error:
-            self.refusal = f"{self.remote}: {error}"
-            transport.abort()
-            return
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # What the network does not take yet waits on our side, where urgent records overtake.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._high_bytes)
-        transport.set_write_buffer_limits(high=self._high_bytes, low=self._high_bytes // 4)
-        self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._owner = self._accept(self)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Returns where to decrypt to; a view, because asyncio slices it and expects no copy."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Passes bytes on, without a copy."""
-        self._heard = True
-        if self._owner is not None:
-            self._owner.wire_bytes(self._buffer[:nbytes])
-
-    def pause_writing(self) -> None:
-        """Passes on that the buffer is full."""
-        if self._owner is not None:
-            self._owner.wire_paused()
-
-    def resume_writing(self) -> None:
-        """Passes on that the buffer has room."""
-        if self._owner is not None:
-            self._owner.wire_resumed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Passes the end on."""
-        self._drop_gathered()
-        owner, self._owner = self._owner, None
-        if owner is None:
-            return
-        if not self._heard:
-            # In TLS 1.3 the side that dials is ready before the other has looked at its certificate.
-            exc = ConnectionResetError("it may not accept the certificate of this process")
-        owner.wire_ended(exc)
-
-    # The wire's side.
-
-    def _connected(self) -> asyncio.Transport:
-        assert self._transport is not None
-        return self._transport
-
-    def write(self, data: bytes) -> None:
-        """Writes, at once unless in a burst; see `Wire`."""
-        self.writelines((data,))
-
-    def writelines(self, chunks: Iterable[bytes]) -> None:
-        """Writes several chunks, small ones in a common TLS record; see `Wire`."""
-        for chunk in chunks:
-            if self._gathered_bytes + len(chunk) > _RECORD_BYTES:
-                self._flush()
-            if len(chunk) > _RECORD_BYTES:
-                self._connected().write(chunk)
-            else:
-                self._gathered.append(chunk)
-                self._gathered_bytes += len(chunk)
-        if self._flushing is not None:
-            return
-        now_ns = monotonic_ns()
-        if now_ns - self._written_ns < _BURST_NS:
-            self._flushing = self._loop.call_soon(self._turn_over)
-        else:
-            self._flush()
-        self._written_ns = now_ns
-
-    def _turn_over(self) -> None:
-        self._flushing = None
-        self._written_ns = monotonic_ns()
-        self._flush()
-
-    def _flush(self) -> None:
-        gathered = self._gathered
-        if gathered:
-            self._gathered = []
-            self._gathered_bytes = 0
-            self._connected().write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
-
-    def _drop_gathered(self) -> None:
-        self._gathered.clear()
-        self._gathered_bytes = 0
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-
-    def close(self) -> None:
-        """Closes after the buffer; see `Wire`."""
-        self._flush()
-        self._connected().close()
-
-    def abort(self) -> None:
-        """Closes now; see `Wire`."""
-        self._drop_gathered()
-        self._connected().abort()
-
-    def pause_reading(self) -> None:
-        """Stops reading; see `Wire`."""
-        self._connected().pause_reading()
-
-    def resume_reading(self) -> None:
-        """Reads again; see `Wire`."""
-        self._connected().resume_reading()
 
 
 def _why(error: OSError, limits: Limits) -> str:
     """Returns what went wrong in a TLS handshake, in words without anything secret."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "it hung up in the TLS handshake"
     if isinstance(error, ssl.SSLError):
         if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return "it showed no certificate"
@@ -208,6 +49,48 @@ def _why(error: OSError, limits: Limits) -> str:
     if isinstance(error, ConnectionAbortedError):
         return f"no TLS handshake within {limits.handshake_secs} s"
     return "it hung up in the TLS handshake"
+
+
+async def _shake_hands(connection: ssl.SSLSocket, limits: Limits) -> None:
+    """Completes the TLS handshake.
+
+    Raises:
+        OSError: It failed; `_why` has the words.
+    """
+    loop = asyncio.get_running_loop()
+    descriptor = connection.fileno()
+    try:
+        async with asyncio.timeout(limits.handshake_secs):
+            while True:
+                try:
+                    connection.do_handshake()
+                    return
+                except ssl.SSLWantReadError:
+                    add, remove = loop.add_reader, loop.remove_reader
+                except ssl.SSLWantWriteError:
+                    add, remove = loop.add_writer, loop.remove_writer
+                ready = asyncio.Event()
+                add(descriptor, ready.set)
+                try:
+                    await ready.wait()
+                finally:
+                    remove(descriptor)
+    except TimeoutError:
+        raise ConnectionAbortedError from None
+
+
+def _wrap(
+    connection: socket.socket, context: ssl.SSLContext, *, server_side: bool
+) -> ssl.SSLSocket:
+    """Puts TLS on a connected socket; nothing is sent yet."""
+    return context.wrap_socket(connection, server_side=server_side, do_handshake_on_connect=False)
+
+
+def _prepare(connection: ssl.SSLSocket, limits: Limits) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # What the network does not take yet waits on our side, where urgent records overtake.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.write_high_bytes)
 
 
 class TlsListener(Listener):
@@ -306,23 +189,23 @@ class TlsListener(Listener):
         except CredentialsError as error:
             self._refused(f"{remote}: {error}")
             return
-        del self._unbegun[task]  # from here on the transport closes it
-        wire = TlsWire(remote, self._accept, self._tls.credentials, self._limits)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: wire,
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=self._limits.handshake_secs,
-                ssl_shutdown_timeout=self._limits.close_secs,
-            )
+            secured = _wrap(connection, context, server_side=True)
         except OSError as error:
             self._refused(f"{remote}: {_why(error, self._limits)}")
             return
-        if wire.refusal is not None:
-            self._refused(wire.refusal)
-        elif not wire.met:
-            self._refused(f"{remote}: it hung up in the TLS handshake")
+        self._unbegun[task] = secured
+        try:
+            await _shake_hands(secured, self._limits)
+            identity = self._tls.credentials.peer(secured)
+            _prepare(secured, self._limits)
+        except PermissionError as error:
+            self._refused(f"{remote}: {error}")
+        except OSError as error:
+            self._refused(f"{remote}: {_why(error, self._limits)}")
+        else:
+            del self._unbegun[task]  # from here on the wire closes it
+            TlsWire(remote, secured, identity, self._limits).begin(self._accept)
 
     def close(self) -> None:
         """Stops accepting and gives up the handshakes under way."""
@@ -406,27 +289,50 @@ class TlsTransport:
             CredentialsError: This process's own certificate cannot be used.
             HandshakeError: What listens there hung up or does not speak TLS 1.3.
         """
-        host, port = address.host_port
-        wire = TlsWire(address.uri, accept, self.credentials, limits)
+        context = self.contexts.client()
+        connection = await self._connect(address)
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: wire,
-                host,
-                port,
-                ssl=self.contexts.client(),
-                server_hostname="",  # peers are known by identity, not by host name
-                ssl_handshake_timeout=limits.handshake_secs,
-                ssl_shutdown_timeout=limits.close_secs,
-            )
-        except ssl.SSLCertVerificationError as error:
-            raise ChannelRefused(f"{address.uri}: {_why(error, limits)}") from error
-        except ConnectionRefusedError as error:
-            raise ChannelBroken(f"nobody listens at {address.uri}") from error
-        except (ssl.SSLError, ConnectionError) as error:
-            raise HandshakeError(f"{address.uri}: {_why(error, limits)}") from error
+            secured = _wrap(connection, context, server_side=False)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            await _shake_hands(secured, limits)
+            identity = self.credentials.peer(secured)
+            _prepare(secured, limits)
+        except BaseException as error:
+            secured.close()
+            if isinstance(error, PermissionError):
+                raise ChannelRefused(f"{address.uri}: {error}") from error
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise ChannelRefused(f"{address.uri}: {_why(error, limits)}") from error
+            if isinstance(error, OSError):
+                raise HandshakeError(f"{address.uri}: {_why(error, limits)}") from error
+            raise
+        TlsWire(address.uri, secured, identity, limits).begin(accept)
+
+    async def _connect(self, address: Address) -> socket.socket:
+        """Opens a TCP connection, at the first of the host's addresses that answers."""
+        host, port = address.host_port
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ChannelBroken(f"cannot connect to {address.uri}: {error}") from error
-        if wire.refusal is not None:
-            raise ChannelRefused(wire.refusal)
-        if not wire.met:
-            raise HandshakeError(f"{address.uri}: it hung up in the TLS handshake")
+        for family, _, _, _, where in found:
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                connection.setblocking(False)
+                await loop.sock_connect(connection, where)
+            except OSError as error:
+                connection.close()
+                failure = error
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+        if isinstance(failure, ConnectionRefusedError):
+            raise ChannelBroken(f"nobody listens at {address.uri}") from failure
+        raise ChannelBroken(f"cannot connect to {address.uri}: {failure}") from failure

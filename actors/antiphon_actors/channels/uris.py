@@ -1,9 +1,14 @@
-"""Addresses of hubs: `unix:///dir/name.sock`, `tls://host:port`, `inproc://name`."""
+"""Addresses of hubs: `unix:///dir/name.sock`, `tls://host:port`, `inproc://name`.
+
+A process that peers of its own node and of others talk to has two of them. Its `ProcessAddress`
+holds both in one text, by which it is known everywhere.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Self
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from antiphon_actors.channels.errors import UnsupportedAddress
 
@@ -85,3 +90,43 @@ def _parse_tls(uri: str, parts: SplitResult) -> Address:
     if port is None or parts.path or parts.username is not None:
         raise UnsupportedAddress(f"expected tls://host:port, got {uri!r}")
     return tls_address(parts.hostname or _DEFAULT_HOST, port)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessAddress:
+    """Where a process listens.
+
+    Attributes:
+        local: URI for peers on its own node.
+        remote: `tls` URI for peers on other nodes; empty where there are none.
+        node: Name of its node, as its certificate states it; empty without `remote`.
+    """
+
+    local: str
+    remote: str = ""
+    node: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both URIs in one: the local one alone, or `tls://host:port?node=NAME&unix=PATH`."""
+        if not self.remote:
+            return self.local
+        return f"{self.remote}?node={quote(self.node)}&unix={quote(parse_uri(self.local).target)}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Returns the address that `text` stands for; a plain URI is a local one.
+
+        Raises:
+            UnsupportedAddress: The text is malformed.
+        """
+        remote, mark, query = text.partition("?")
+        if not mark:
+            return cls(text)
+        fields = parse_qs(query)
+        node, path = fields.get("node", []), fields.get("unix", [])
+        if not remote.startswith("tls://") or len(node) != 1 or len(path) != 1:
+            raise UnsupportedAddress(
+                f"expected tls://host:port?node=NAME&unix=PATH of a process, got {text!r}"
+            )
+        return cls(f"unix://{quote(path[0])}", remote, node[0])
