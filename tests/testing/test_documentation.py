@@ -6,7 +6,7 @@ from typing import Any
 
 from antiphon.testing import virtual_time
 
-_PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing-your-bot.md"
 
 
 def test_the_example_of_the_page_about_testing_works() -> None:

@@ -43,7 +43,7 @@ _UNWALKED_LENGTH: Final = 256
 
 # The same for plain frames, where it was compiled.
 try:
-    from antiphon.frames._plain import decode_plain as decode_plain
+    from antiphon.frames._plain import decode_plain
 except ImportError:
     decode_plain = None
 

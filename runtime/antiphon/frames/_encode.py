@@ -31,7 +31,7 @@ from antiphon.frames._registry import CodecError, value_type
 
 # The same for plain frames, where it was compiled.
 try:
-    from antiphon.frames._plain import encode_plain as encode_plain
+    from antiphon.frames._plain import encode_plain
 except ImportError:
     encode_plain = None
 

@@ -86,3 +86,15 @@ class SmartTurnMetricsData(MetricsData):
     inference_time_ms: float
     server_total_time_ms: float
     e2e_processing_time_ms: float
+
+
+@register_type
+class StallMetricsData(MetricsData):
+    """How long a processor has held a frame, or a task of it has shown no life, in seconds.
+
+    Attributes:
+        task: The task, if its watchdog reports; empty if a heartbeat does.
+    """
+
+    value: float
+    task: str = ""

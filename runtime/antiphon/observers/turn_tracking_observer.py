@@ -19,6 +19,7 @@ from antiphon.frames.frames import (
 from antiphon.observers.base_observer import BaseObserver, FramePushed
 
 _NANOSECONDS = 1_000_000_000
+_STARTS_KEPT = 64
 
 
 class TurnTrackingObserver(BaseObserver):
@@ -61,10 +62,18 @@ class TurnTrackingObserver(BaseObserver):
         self._is_bot_speaking = False
         self._has_bot_spoken = False
         self._turn_start_ns = 0
+        self._starts: dict[int, int] = {}
         self._silence_timer: asyncio.Task[None] | None = None
 
         self._register_event_handler("on_turn_started")
         self._register_event_handler("on_turn_ended")
+
+    def turn_started_at(self, turn_number: int) -> int | None:
+        """When one of the last turns began, nanoseconds on the pipeline's clock.
+
+        Handlers run after the event: by then the next turn may have begun.
+        """
+        return self._starts.get(turn_number)
 
     async def cleanup(self) -> None:
         """Stops waiting for silence; a turn that was open stays open."""
@@ -108,7 +117,8 @@ class TurnTrackingObserver(BaseObserver):
         self._is_turn_active = True
         self._is_bot_speaking = False
         self._has_bot_spoken = False
-        self._turn_start_ns = now_ns
+        self._turn_start_ns = self._starts[self._turn_count] = now_ns
+        self._starts.pop(self._turn_count - _STARTS_KEPT, None)
         logger.trace("turn started", observer=self.name, turn=self._turn_count)
         await self._call_event_handler("on_turn_started", self._turn_count)
 

@@ -1,14 +1,19 @@
-"""What a task keeps an eye on: activity and heartbeats."""
+"""What a task keeps an eye on: activity, heartbeats, and where frames are held up."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 
 from loguru import logger
 
 from antiphon.clocks.base_clock import BaseClock
-from antiphon.frames.frames import Frame, HeartbeatFrame, StartFrame
+from antiphon.frames.frames import Frame, HeartbeatFrame, MetricsFrame, StartFrame
+from antiphon.metrics.metrics import StallMetricsData
+from antiphon.observers.base_observer import BaseObserver, FramePushed
+from antiphon.pipeline.base_pipeline import BasePipeline
+from antiphon.processors.frame_processor import FrameProcessor
 from antiphon.utils.asyncio.task_manager import BaseTaskManager
 
 HEARTBEAT_SECONDS = 1.0
@@ -16,6 +21,9 @@ HEARTBEAT_SECONDS = 1.0
 
 HEARTBEAT_MONITOR_SECONDS = HEARTBEAT_SECONDS * 10
 """Seconds without a heartbeat at the end of the pipeline before a warning."""
+
+_STALLS_KEPT = 64
+_HEARTBEATS_FOLLOWED = 64
 
 
 class IdleMonitor:
@@ -87,6 +95,7 @@ class HeartbeatMonitor:
         clock: BaseClock,
         period_secs: float,
         name: str,
+        stalls: StallObserver | None = None,
     ) -> None:
         """Makes a monitor.
 
@@ -95,11 +104,13 @@ class HeartbeatMonitor:
             clock: The pipeline's clock.
             period_secs: Seconds between two heartbeats.
             name: Name of the task, for logs.
+            stalls: Knows where heartbeats are.
         """
         self._push = push
         self._clock = clock
         self._period_secs = period_secs
         self._name = name
+        self._stalls = stalls
         self._tasks: list[asyncio.Task[None]] = []
         self._arrival = asyncio.Event()
 
@@ -145,3 +156,85 @@ class HeartbeatMonitor:
                     task=self._name,
                     seconds=HEARTBEAT_MONITOR_SECONDS,
                 )
+                for processor, secs in self._held_up():
+                    await self._push(
+                        MetricsFrame([StallMetricsData(processor=processor, value=secs)])
+                    )
+
+    def _held_up(self) -> list[tuple[str, float]]:
+        return [] if self._stalls is None else self._stalls.held_up(self._clock.get_time())
+
+
+class StallObserver(BaseObserver):
+    """Knows which processor holds a heartbeat, and tells of every stall once it is measured.
+
+    A stall is measured by the heartbeats' monitor or by the watchdog of a processor's task, in
+    whichever process that runs, and comes as a ``StallMetricsData``.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[StallMetricsData], Awaitable[None]],
+        is_end: Callable[[FrameProcessor], bool],
+    ) -> None:
+        """Makes an observer.
+
+        Args:
+            report: Told of each stall.
+            is_end: Whether a processor is the end of the pipeline.
+        """
+        super().__init__()
+        self._is_end = is_end
+        self._report = report
+        # For each heartbeat under way, oldest first: who has got it and not passed it on, and when.
+        self._heartbeats: dict[int, dict[FrameProcessor, int]] = {}
+        self._arrived = 0
+        self._reported: deque[int] = deque(maxlen=_STALLS_KEPT)
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        """Follows heartbeats, and looks for stalls among the metrics."""
+        frame = data.frame
+        if isinstance(frame, HeartbeatFrame):
+            self._follow(frame, data)
+        elif isinstance(frame, MetricsFrame) and frame.id not in self._reported:
+            for metrics in frame.data:
+                if isinstance(metrics, StallMetricsData):
+                    self._reported.append(frame.id)
+                    await self._report(metrics)
+
+    def held_up(self, now_ns: int) -> list[tuple[str, float]]:
+        """The processors that hold the oldest heartbeat, and for how many seconds."""
+        oldest = next(iter(self._heartbeats.values()), {})
+        return [(processor.name, (now_ns - since) / 1e9) for processor, since in oldest.items()]
+
+    def _follow(self, frame: HeartbeatFrame, data: FramePushed) -> None:
+        if frame.id <= self._arrived or (
+            frame.id not in self._heartbeats and len(self._heartbeats) >= _HEARTBEATS_FOLLOWED
+        ):
+            return
+        destination = data.destination
+        if self._is_end(destination):
+            # Those before it were dropped by an interruption; a slower branch no longer counts.
+            self._arrived = max(self._arrived, frame.id)
+            for known in [known for known in self._heartbeats if known <= frame.id]:
+                del self._heartbeats[known]
+            return
+        holders = self._heartbeats.setdefault(frame.id, {})
+        holders.pop(data.source, None)
+        if destination._next is not None and not isinstance(destination, BasePipeline):
+            holders[destination] = data.timestamp
+
+
+def report_watchdog(processors: Iterable[FrameProcessor], task: str, secs: float) -> None:
+    """Lets the processor that a task belongs to tell that the task shows no life.
+
+    Args:
+        processors: The processors of this process.
+        task: Name of the task: ``<processor>::<name>``.
+        secs: For how long.
+    """
+    for processor in processors:
+        if task.startswith(f"{processor.name}::"):
+            data = StallMetricsData(processor=processor.name, value=secs, task=task)
+            processor.create_task(processor.push_frame(MetricsFrame([data])), "stall")
+            return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,10 +29,16 @@ from antiphon.frames.frames import (
     StopFrame,
     StopTaskFrame,
 )
-from antiphon.metrics.metrics import MetricsData, ProcessingMetricsData, TTFBMetricsData
+from antiphon.metrics.metrics import (
+    MetricsData,
+    ProcessingMetricsData,
+    StallMetricsData,
+    TTFBMetricsData,
+)
 from antiphon.observers.base_observer import BaseObserver
-from antiphon.observers.turn_tracking_observer import TurnTrackingObserver
-from antiphon.pipeline.base_pipeline import BasePipeline
+from antiphon.observers.session_report import SessionReport
+from antiphon.observers.turn_record_observer import TurnRecordObserver
+from antiphon.pipeline.base_pipeline import BasePipeline, walk
 from antiphon.pipeline.base_task import BasePipelineTask, PipelineTaskParams
 from antiphon.pipeline.executor import Execution, Executor, new_executor
 from antiphon.pipeline.monitors import (
@@ -40,6 +46,8 @@ from antiphon.pipeline.monitors import (
     HEARTBEAT_SECONDS,
     HeartbeatMonitor,
     IdleMonitor,
+    StallObserver,
+    report_watchdog,
 )
 from antiphon.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
 from antiphon.pipeline.task_observer import TaskObserver
@@ -50,6 +58,8 @@ from antiphon.utils.asyncio.task_manager import (
     TaskManager,
     TaskManagerParams,
 )
+from antiphon.utils.tracing import trace_state
+from antiphon.utils.tracing.turn_trace_observer import TurnTraceObserver
 
 __all__ = [
     "HEARTBEAT_MONITOR_SECONDS",
@@ -108,7 +118,9 @@ class PipelineTask(BasePipelineTask):
     ``on_pipeline_ended(frame)``, ``on_pipeline_stopped(frame)`` and
     ``on_pipeline_cancelled(frame)`` when that frame has crossed the pipeline;
     ``on_frame_reached_upstream(frame)`` and ``on_frame_reached_downstream(frame)`` for the types
-    given to the ``set_reached_*_filter`` methods; ``on_idle_timeout()``.
+    given to the ``set_reached_*_filter`` methods; ``on_idle_timeout()``;
+    ``on_stall(processor, secs)`` with the name of the processor at which a heartbeat has waited, or
+    one of whose tasks has not reset its watchdog, for so long.
     """
 
     def __init__(
@@ -143,7 +155,7 @@ class PipelineTask(BasePipelineTask):
             check_dangling_tasks: Whether tasks left at the end are logged.
             clock: The pipeline's clock.
             conversation_id: Name of the conversation in traces.
-            enable_tracing: Whether the conversation is traced.
+            enable_tracing: Whether the conversation is traced; needs turn tracking.
             enable_turn_tracking: Whether turns are tracked.
             enable_watchdog_logging: Whether the steps of watched tasks are logged.
             enable_watchdog_timers: Whether the pipeline's tasks are watched.
@@ -157,8 +169,6 @@ class PipelineTask(BasePipelineTask):
         self._params = params or PipelineParams()
         self._clock = clock or SystemClock()
         self._task_manager = task_manager or TaskManager()
-        self._additional_span_attributes = additional_span_attributes or {}
-        self._conversation_id = conversation_id
         self._enable_tracing = enable_tracing
         self._cancel_timeout_secs = cancel_timeout_secs
         self._check_dangling_tasks = check_dangling_tasks
@@ -167,13 +177,32 @@ class PipelineTask(BasePipelineTask):
         self._watchdog_timeout_secs = watchdog_timeout_secs
         self._reached_upstream: tuple[type[Frame], ...] = ()
         self._reached_downstream: tuple[type[Frame], ...] = ()
+        # What follows frames beside the bot's own handlers; a few, for the life of the task.
+        self._sink_watchers: list[tuple[tuple[type[Frame], ...], Callable[[Frame], None]]] = []
 
-        self._turn_tracking_observer = TurnTrackingObserver() if enable_turn_tracking else None
+        self._conversation_id = conversation_id
+        self._turn_tracking_observer = TurnRecordObserver() if enable_turn_tracking else None
+        self._turn_trace_observer: TurnTraceObserver | None = None
+        if enable_tracing and self._turn_tracking_observer is not None:
+            self._turn_trace_observer = TurnTraceObserver(
+                self._turn_tracking_observer,
+                conversation_id,
+                additional_span_attributes,
+                clock=self._clock,
+            )
+        elif enable_tracing:
+            logger.warning("not traced: tracing needs turn tracking", task=self.name)
+        watched = enable_watchdog_timers or self._params.enable_heartbeats
+        self._stalls = (
+            StallObserver(self._stalled, lambda one: one is self._sink) if watched else None
+        )
         self._observer = TaskObserver(
             observers=[
                 *(observers or []),
                 *self._params.observers,
                 *([self._turn_tracking_observer] if self._turn_tracking_observer else []),
+                *([self._turn_trace_observer] if self._turn_trace_observer else []),
+                *([self._stalls] if self._stalls else []),
             ],
             task_manager=self._task_manager,
         )
@@ -202,6 +231,7 @@ class PipelineTask(BasePipelineTask):
             "on_frame_reached_upstream",
             "on_frame_reached_downstream",
             "on_idle_timeout",
+            "on_stall",
             "on_pipeline_started",
             "on_pipeline_stopped",
             "on_pipeline_ended",
@@ -222,14 +252,22 @@ class PipelineTask(BasePipelineTask):
         return self._pipeline
 
     @property
-    def turn_tracking_observer(self) -> TurnTrackingObserver | None:
-        """Tracks the turns, unless that is switched off."""
+    def turn_tracking_observer(self) -> TurnRecordObserver | None:
+        """Tracks and records the turns, unless that is switched off."""
         return self._turn_tracking_observer
 
     @property
-    def turn_trace_observer(self) -> BaseObserver | None:
-        """Traces the turns, if tracing is on."""
-        return None
+    def turn_trace_observer(self) -> TurnTraceObserver | None:
+        """Traces the conversation and its turns, if tracing is on."""
+        return self._turn_trace_observer
+
+    def session_report(self) -> SessionReport | None:
+        """What has happened so far: turns, latencies, usage, errors; None without turn tracking."""
+        if self._turn_tracking_observer is None:
+            return None
+        traced = self._turn_trace_observer
+        conversation_id = traced.conversation_id if traced is not None else self._conversation_id
+        return SessionReport.of(self._turn_tracking_observer, conversation_id)
 
     @property
     def errors(self) -> Sequence[ErrorFrame]:
@@ -257,6 +295,15 @@ class PipelineTask(BasePipelineTask):
     def set_reached_downstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Says for which frames on_frame_reached_downstream is called."""
         self._reached_downstream = types
+
+    def watch_reached_downstream(
+        self, types: tuple[type[Frame], ...], callback: Callable[[Frame], None]
+    ) -> None:
+        """Calls a function, at once, for each frame of some types that leaves the pipeline.
+
+        Beside ``on_frame_reached_downstream``, whose filter is the bot's own.
+        """
+        self._sink_watchers.append((types, callback))
 
     async def queue_frame(self, frame: Frame) -> None:
         """Queues a frame at the beginning of the pipeline; also before run()."""
@@ -305,6 +352,7 @@ class PipelineTask(BasePipelineTask):
                 enable_watchdog_timers=self._enable_watchdog_timers,
                 enable_watchdog_logging=self._enable_watchdog_logging,
                 watchdog_timeout=self._watchdog_timeout_secs,
+                on_watchdog=self._watchdog_due,
             )
         )
         drive = self._drive_task = loop.create_task(self._drive(), name=f"{self}::drive")
@@ -328,6 +376,9 @@ class PipelineTask(BasePipelineTask):
 
     async def _drive(self) -> None:
         """Starts the pipeline and pushes what is queued until a frame ends it."""
+        if self._turn_trace_observer is not None:
+            # Inherited by the tasks of observers and processors, which are all started from here.
+            trace_state.adopt(trace_state.TraceState(report=self._turn_trace_observer.report_span))
         await self._observer.start()
         self._clock.start()  # before the processors are placed: they share its zero
         self._executor = new_executor()
@@ -405,6 +456,8 @@ class PipelineTask(BasePipelineTask):
                         await self._executor.stop(cleanup=self._cleanup_wanted)
                 finally:
                     await self._observer.stop()
+                    if self._turn_trace_observer is not None:
+                        self._turn_trace_observer.end_conversation_tracing()
                 if not self._cleanup_wanted:
                     # The bot's pipeline stays ready for another task; the frame around it is
                     # this task's own.
@@ -454,7 +507,8 @@ class PipelineTask(BasePipelineTask):
         """Takes a frame that leaves the pipeline upstream."""
         if isinstance(frame, self._reached_upstream):
             await self._call_event_handler("on_frame_reached_upstream", frame)
-        if isinstance(frame, EndTaskFrame):
+        # A guide of the documentation ends a session with an EndFrame upstream.
+        if isinstance(frame, (EndTaskFrame, EndFrame)):
             await self.queue_frame(EndFrame())
         elif isinstance(frame, CancelTaskFrame):
             await self.queue_frame(CancelFrame())
@@ -481,6 +535,9 @@ class PipelineTask(BasePipelineTask):
         self._idle.saw(frame)
         if isinstance(frame, self._reached_downstream):
             await self._call_event_handler("on_frame_reached_downstream", frame)
+        for types, callback in self._sink_watchers:
+            if isinstance(frame, types):
+                callback(frame)
         if isinstance(frame, StartFrame):
             await self._call_event_handler("on_pipeline_started", frame)
             self._start_heartbeats()
@@ -509,8 +566,23 @@ class PipelineTask(BasePipelineTask):
                 self._clock,
                 self._params.heartbeats_period_secs,
                 self.name,
+                self._stalls,
             )
             self._heartbeats.start(self._task_manager)
+
+    def _watchdog_due(self, task: str, secs: float) -> None:
+        if self._flowing:
+            report_watchdog(walk(self._pipeline), task, secs)
+
+    async def _stalled(self, data: StallMetricsData) -> None:
+        logger.warning(
+            "processor holds a frame up",
+            task=self.name,
+            processor=data.processor,
+            seconds=data.value,
+            held_by=data.task,
+        )
+        await self._call_event_handler("on_stall", data.processor, data.value)
 
     async def _idle_detected(self) -> None:
         logger.warning("pipeline is idle", task=self.name)

@@ -14,6 +14,8 @@ cdef class LocalInbox:
     cdef public bint _stepping
     cdef public bint _calm
     cdef public bint _over_high_water
+    cdef public Py_ssize_t _shed_at
+    cdef public bint _shedding
     cdef public LatencyHistogram _hop
     cdef public object _loop
     cpdef put_nowait(self, frame, direction, callback=*, receipt=*, sent_ns=*)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
-from antiphon.frames.frames import Frame, SystemFrame
+from antiphon.frames.frames import Frame, InputAudioRawFrame, SystemFrame
 from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, Receipt, foreign
 from antiphon.utils.asyncio.current_task import DONE
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 10_000
 """Waiting frames of one processor above which a warning is logged (once per crossing)."""
+
+AUDIO_WATER = 500
+"""Waiting frames of one processor above which old input audio among them is dropped."""
+
+AUDIO_KEPT = 250
+"""Frames of input audio that are kept then, the newest: five seconds of 20 ms."""
 
 MAX_NESTED_STEPS = 48
 """Hops begun inside one another before one goes through its lane's task: bounds the stack."""
@@ -52,8 +58,9 @@ class Inbox(Protocol):
 class LocalInbox:
     """The inbox of a processor that runs in this process.
 
-    The number of waiting frames is bounded by what feeds the pipeline: transports drop or pace
-    audio, and links between processes give credit frame by frame.
+    The number of waiting frames is bounded by what feeds the pipeline: transports pace audio, and
+    links between processes give credit frame by frame. Input audio comes whether or not it is
+    taken; of what a stuck processor has not taken, the oldest is dropped. Nothing else ever is.
     """
 
     def __init__(self, owner: FrameProcessor) -> None:
@@ -69,6 +76,8 @@ class LocalInbox:
         self._stepping = False
         self._calm = False
         self._over_high_water = False
+        self._shed_at = AUDIO_WATER
+        self._shedding = False
         self._hop = owner.statistics.hop
         self._loop: asyncio.AbstractEventLoop
 
@@ -156,6 +165,9 @@ class LocalInbox:
 
     def _look_around(self) -> None:
         """Notes whether a frame that arrives now can begin at once, whichever it is."""
+        if not self._arrived:
+            self._shed_at = AUDIO_WATER
+            self._shedding = False
         self._calm = (
             not self._arrived
             and not self._ordered
@@ -185,6 +197,8 @@ class LocalInbox:
             self._ordered.append(item)
             self._ordered_lane.wake.set()
         waiting = len(self._arrived) + len(self._ordered)
+        if waiting > self._shed_at:
+            self._shed_audio()
         if waiting > HIGH_WATER:
             if not self._over_high_water:
                 self._over_high_water = True
@@ -193,6 +207,33 @@ class LocalInbox:
                 )
         elif self._over_high_water and waiting < HIGH_WATER // 2:
             self._over_high_water = False
+
+    def _shed_audio(self) -> None:
+        """Drops all input audio that waits but the newest."""
+        arrived = self._arrived
+        excess = sum(isinstance(item.frame, InputAudioRawFrame) for item in arrived) - AUDIO_KEPT
+        dropped: list[Item] = []
+        if excess > 0:
+            kept: list[Item] = []
+            for item in arrived:
+                old = len(dropped) < excess and isinstance(item.frame, InputAudioRawFrame)
+                (dropped if old else kept).append(item)
+            arrived.clear()
+            arrived.extend(kept)
+        # Looked at again when as much has come as may go: a look costs a walk through all that waits.
+        waiting = len(arrived) + len(self._ordered)
+        self._shed_at = max(AUDIO_WATER, waiting + AUDIO_WATER - AUDIO_KEPT)
+        if not dropped:
+            return
+        self._owner.statistics.audio_dropped += len(dropped)
+        if not self._shedding:
+            self._shedding = True
+            logger.warning(
+                "input audio dropped, the processor takes none", processor=self._owner.name
+            )
+        for item in dropped:
+            if item.receipt is not None:
+                item.receipt.done()
 
     @property
     def waiting(self) -> int:

@@ -1,3 +1,7 @@
+cimport cython
+
+
+@cython.locals(shift=int, rest=cython.longlong)
 cdef long long _bucket(long long duration_ns)
 
 

@@ -73,7 +73,15 @@ class LatencyHistogram:
 def _bucket(duration_ns: int) -> int:
     if duration_ns < _SUBBUCKETS:
         return max(duration_ns, 0)
-    shift = duration_ns.bit_length() - 5
+    # The position of the highest bit, less four: compiled, this beats int.bit_length().
+    shift = 0
+    rest = duration_ns
+    while rest >= 1 << 12:
+        rest >>= 8
+        shift += 8
+    while rest >= 2 * _SUBBUCKETS:
+        rest >>= 1
+        shift += 1
     return (shift + 1) * _SUBBUCKETS + ((duration_ns >> shift) - _SUBBUCKETS)
 
 
@@ -91,12 +99,14 @@ class ProcessorStatistics:
     Attributes:
         frames_out: Frames pushed to a neighbour.
         frames_dropped: Frames dropped by an interruption before they were processed.
+        audio_dropped: Frames of input audio dropped because the processor was too far behind.
         errors: Exceptions in process_frame.
         hop: Time from a neighbour's push to the beginning of process_frame.
     """
 
     frames_out: int = 0
     frames_dropped: int = 0
+    audio_dropped: int = 0
     errors: int = 0
     hop: LatencyHistogram = field(default_factory=LatencyHistogram)
 
@@ -110,6 +120,7 @@ class ProcessorStatistics:
         return {
             "frames_out": self.frames_out,
             "frames_dropped": self.frames_dropped,
+            "audio_dropped": self.audio_dropped,
             "errors": self.errors,
             "hop": self.hop.to_plain(),
         }
@@ -125,7 +136,7 @@ class ProcessorStatistics:
         if not isinstance(hop, Mapping):
             raise TypeError("processor statistics without a hop histogram")
         numbers = {}
-        for key in ("frames_out", "frames_dropped", "errors"):
+        for key in ("frames_out", "frames_dropped", "audio_dropped", "errors"):
             value = data.get(key, 0)
             if not isinstance(value, int):
                 raise TypeError(f"processor statistics: {key} is not an integer")

@@ -17,6 +17,7 @@ from antiphon.frames.frames import (
     TTSTextFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.processors.heard_text import heard_text
 from antiphon.utils.time import time_now_iso8601
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -91,6 +92,9 @@ class AssistantTranscriptProcessor(BaseTranscriptProcessor):
         if isinstance(frame, TTSTextFrame):
             self._began = self._began or time_now_iso8601()
             self._parts.append(frame.text)
+        elif isinstance(frame, StartInterruptionFrame) and (heard := heard_text(frame)):
+            self._began = self._began or time_now_iso8601()
+            self._parts.append(heard)
         elif isinstance(frame, EndFrame):
             await self._emit_collected()
         await self.push_frame(frame, direction)

@@ -4,13 +4,15 @@ Everything here is scripted and deterministic, and needs no network, model or de
 ``antiphon.testing.virtual_time``.
 """
 
+from antiphon.testing.caller import Caller, call
 from antiphon.testing.fake_llm import FakeDelay, FakeFailure, FakeLLMService, FakeToolCall
 from antiphon.testing.fake_stt import FakeSTTService
 from antiphon.testing.fake_transport import FakeTransport
-from antiphon.testing.fake_tts import FakeTTSService
+from antiphon.testing.fake_tts import FakeTTSService, FakeWordTTSService
 from antiphon.testing.fake_vad import FakeVADAnalyzer
 
 __all__ = [
+    "Caller",
     "FakeDelay",
     "FakeFailure",
     "FakeLLMService",
@@ -19,4 +21,6 @@ __all__ = [
     "FakeToolCall",
     "FakeTransport",
     "FakeVADAnalyzer",
+    "FakeWordTTSService",
+    "call",
 ]

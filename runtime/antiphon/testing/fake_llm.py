@@ -135,7 +135,20 @@ class FakeLLMService(LLMService):
             return
         await self._answer(lambda: self._respond(context))
 
-    async def _respond(self, context: OpenAILLMContext) -> None:
+    async def run_inference(self, context: OpenAILLMContext) -> str | None:
+        """Answers with the texts of the next response of the script, beside the pipeline."""
+        texts: list[str] = []
+        for step in self._next_steps(context):
+            match step:
+                case FakeDelay():
+                    await asyncio.sleep(step.secs)
+                case FakeFailure():
+                    raise ServiceError(step.message, provider="fake")
+                case str():
+                    texts.append(step)
+        return "".join(texts) or None
+
+    def _next_steps(self, context: OpenAILLMContext) -> Sequence[FakeStep]:
         number = len(self._requests)
         self._requests.append(deepcopy(list(context.messages)))
         if not self._responses or (number >= len(self._responses) and not self._repeat):
@@ -145,7 +158,10 @@ class FakeLLMService(LLMService):
                 provider="fake",
             )
         response = self._responses[number % len(self._responses)]
-        steps = _TOKEN.findall(response) if isinstance(response, str) else response
+        return _TOKEN.findall(response) if isinstance(response, str) else response
+
+    async def _respond(self, context: OpenAILLMContext) -> None:
+        steps = self._next_steps(context)
         await self.start_ttfb_metrics()
         calls: list[FunctionCallFromLLM] = []
         tokens = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ class FakeSTTService(STTService):
         *,
         interim: bool = False,
         user_id: str = "",
+        latency_secs: float = 0.0,
         **kwargs: Any,
     ) -> None:
         """Makes a service.
@@ -40,6 +42,7 @@ class FakeSTTService(STTService):
             interim: Whether the first word is given as an interim transcription when the user
                 starts to speak.
             user_id: Who speaks.
+            latency_secs: Time from the end of a turn to its transcript.
             **kwargs: Passed on to ``STTService``.
         """
         super().__init__(**kwargs)
@@ -47,6 +50,20 @@ class FakeSTTService(STTService):
         self._turn = 0
         self._interim = interim
         self._speaker = user_id
+        self._latency_secs = latency_secs
+        # Transcripts on their way; one at most for each turn of the script.
+        self._late: set[asyncio.Task[Any]] = set()
+
+    @relayed
+    def will_hear(self, text: str) -> None:
+        """Adds what the user says in a further turn."""
+        self._transcripts.append(text)
+
+    async def cleanup(self) -> None:
+        """Forgets the transcripts that are on their way."""
+        for task in list(self._late):
+            await self.cancel_task(task)
+        await super().cleanup()
 
     @relayed
     async def hear(self, text: str) -> None:
@@ -70,7 +87,20 @@ class FakeSTTService(STTService):
             text = self._upcoming()
             self._turn += 1
             if text and not self.is_muted:
-                await self.hear(text)
+                await self._hear_in_time(text)
+
+    async def _hear_in_time(self, text: str) -> None:
+        if not self._latency_secs:
+            await self.hear(text)
+            return
+
+        async def hear_late() -> None:
+            await asyncio.sleep(self._latency_secs)
+            await self.hear(text)
+
+        task = self.create_task(hear_late(), "transcript")
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     def _upcoming(self) -> str:
         return self._transcripts[self._turn] if self._turn < len(self._transcripts) else ""

@@ -22,6 +22,7 @@ from antiphon.frames.frames import (
     TransportMessageUrgentFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.processors.heard_text import add_heard_text, note_cut_text
 from antiphon.transports._output.audio_lane import BOT_VAD_STOP_SECS
 from antiphon.transports._output.media_sender import MediaSender
 from antiphon.transports.base_transport import TransportParams
@@ -165,9 +166,7 @@ class BaseOutputTransport(FrameProcessor):
             await self.cancel(frame)
             await self.push_frame(frame, direction)
         elif isinstance(frame, StartInterruptionFrame):
-            await self.push_frame(frame, direction)
-            for sender in list(self._media_senders.values()):
-                await sender.handle_interruptions(frame)
+            await self._interrupt(frame, direction)
         elif isinstance(frame, TransportMessageUrgentFrame):
             await self.send_message(frame)
         elif isinstance(frame, OutputDTMFUrgentFrame):
@@ -179,6 +178,18 @@ class BaseOutputTransport(FrameProcessor):
             await self.push_frame(frame, direction)
         else:
             await self._handle_frame(frame)
+
+    async def _interrupt(self, frame: StartInterruptionFrame, direction: FrameDirection) -> None:
+        senders = list(self._media_senders.values()) if self.interruptions_allowed else []
+        # Silence first: passing the frame on may take its time.
+        for sender in senders:
+            cut = await sender.halt()
+            add_heard_text(frame, cut.heard)
+            if cut.ahead:
+                note_cut_text(frame, cut.ahead, cut.ahead_heard)
+        await self.push_frame(frame, direction)
+        for sender in senders:
+            await sender.go_on()
 
     async def cleanup(self) -> None:
         """Ends what still runs, if the pipeline ended without an end frame."""

@@ -28,6 +28,7 @@ from antiphon.frames.frames import (
 from antiphon.processors.aggregators._base import LLMContextResponseAggregator, messages_frame
 from antiphon.processors.aggregators.openai_llm_context import OpenAILLMContext
 from antiphon.processors.frame_processor import FrameDirection
+from antiphon.processors.heard_text import corrected, heard_text
 from antiphon.utils.time import time_now_iso8601
 
 _CALLBACK_GRACE_SECS = 2.0
@@ -50,7 +51,11 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
     """Makes assistant messages out of what the bot says, and keeps function calls in the context.
 
     A message is finished when the response ends, when the bot stops speaking, or when it is
-    interrupted: what was said until then stays in the conversation.
+    interrupted: what was heard until then stays in the conversation.
+
+    Event handlers:
+        on_function_calls_settled(aggregator): No function call is in progress any more: each has
+            its result in the conversation, or was cancelled.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         # Calls the model asked for, by id; None until the call runs. Bounded by the model's calls.
         self._calls: dict[str, FunctionCallInProgressFrame | None] = {}
         self._callbacks: set[asyncio.Task[Any]] = set()
+        self._register_event_handler("on_function_calls_settled")
 
     @property
     def has_function_calls_in_progress(self) -> bool:
@@ -116,6 +122,9 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         await super().process_frame(frame, direction)
 
         if isinstance(frame, StartInterruptionFrame):
+            if heard := heard_text(frame):
+                self._collect(heard)
+            self._correct(frame)
             await self.push_aggregation()
             self._open_responses = 0
             await self.reset()
@@ -161,9 +170,25 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
     def _collect(self, text: str) -> None:
         if not self._open_responses:
             return
-        if self._params.expect_stripped_words and self._aggregation:
+        joined = self._aggregation[-1:].isspace() or text[:1].isspace()
+        if self._params.expect_stripped_words and self._aggregation and not joined:
             self._aggregation += " "
         self._aggregation += text
+
+    def _correct(self, frame: StartInterruptionFrame) -> None:
+        """Takes back what was written down ahead of its audio and not heard."""
+        if self._aggregation:
+            self._aggregation = corrected(frame, self._aggregation)
+            return
+        last = self._context.messages[-1] if self._context.messages else None
+        if not isinstance(last, dict) or last.get("role") != self.role:
+            return
+        content = last.get("content")
+        if isinstance(content, str) and (heard := corrected(frame, content)) != content:
+            if heard:
+                last["content"] = heard
+            else:
+                self._context.messages.pop()
 
     async def _handle_result(self, frame: FunctionCallResultFrame) -> None:
         if frame.tool_call_id not in self._calls:
@@ -191,6 +216,7 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
             task = self.create_task(_call(properties.on_context_updated), "on_context_updated")
             self._callbacks.add(task)
             task.add_done_callback(self._callbacks.discard)
+        await self._call_over()
 
     async def _handle_cancel(self, frame: FunctionCallCancelFrame) -> None:
         if frame.tool_call_id not in self._calls:
@@ -202,6 +228,7 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         elif call.cancel_on_interruption:
             await self.handle_function_call_cancel(frame)
             del self._calls[frame.tool_call_id]
+        await self._call_over()
 
     async def _handle_image(self, frame: UserImageRawFrame, tool_call_id: str) -> None:
         if tool_call_id not in self._calls:
@@ -215,6 +242,11 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         await self.handle_user_image_frame(frame)
         await self.push_aggregation()
         await self.push_context_frame(FrameDirection.UPSTREAM)
+        await self._call_over()
+
+    async def _call_over(self) -> None:
+        if not self._calls:
+            await self._call_event_handler("on_function_calls_settled")
 
 
 class LLMAssistantResponseAggregator(LLMAssistantContextAggregator):

@@ -25,8 +25,12 @@ from antiphon.frames.frames import (
     SpeechOutputAudioRawFrame,
     TransportMessageFrame,
     TTSAudioRawFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection
+from antiphon.processors.heard_text import text_begun
+from antiphon.transports._output.heard import Cut, HeardText
 from antiphon.transports.base_transport import TransportParams
 
 if TYPE_CHECKING:
@@ -84,12 +88,14 @@ class AudioLane:
 
         self._resampler = create_stream_resampler()
         self._remainder = bytearray()
+        self._heard = HeardText(2 * self._channels * sample_rate)
         self._waiting: deque[Frame] = deque()
         self._added = asyncio.Event()
         self._room = asyncio.Event()
         self._current: Frame | None = None
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._was_running = False
         self._failing = False
 
         self._bot_speaking = False
@@ -126,9 +132,13 @@ class AudioLane:
         if running and self._mixer is not None:
             await self._mixer.stop()
 
-    async def interrupt(self) -> None:
-        """Drops the audio and the frames that wait, other than those that survive this."""
-        running = self._task is not None and not self._ended.is_set()
+    async def halt(self) -> Cut:
+        """Writes nothing more, and drops what waits, other than what survives an interruption.
+
+        Returns:
+            What was heard of the texts that this cuts.
+        """
+        self._was_running = self._task is not None and not self._ended.is_set()
         # Such a frame in progress must not be lost half-way downstream: it ends by itself.
         if self._current is None or not self._current.survives_interruption:
             await self._cancel_task()
@@ -138,7 +148,11 @@ class AudioLane:
         self._remainder.clear()
         self._resampler = create_stream_resampler()
         self._room.set()
-        if running:
+        return self._heard.cut()
+
+    async def go_on(self) -> None:
+        """Ends a halt: says that the bot has stopped, and writes what comes from now on."""
+        if self._was_running:
             self._create_task()
         await self._bot_stopped()
 
@@ -149,12 +163,16 @@ class AudioLane:
         if not self._enabled:
             return
         audio = await self._resampler.resample(frame.audio, frame.sample_rate, self._sample_rate)
+        if (text := text_begun(frame)) is not None:
+            self._heard.begins(text)
         self._remainder += audio
         whole = len(self._remainder) // self._chunk_bytes * self._chunk_bytes
         pieces = bytes(self._remainder[:whole])
         del self._remainder[:whole]
         for start in range(0, whole, self._chunk_bytes):
             piece = pieces[start : start + self._chunk_bytes]
+            if isinstance(frame, TTSAudioRawFrame):
+                self._heard.received(self._chunk_bytes)
             await self.put(_like(frame, piece, self._sample_rate))
 
     async def put(self, frame: Frame) -> None:
@@ -162,6 +180,10 @@ class AudioLane:
         while len(self._waiting) >= _QUEUE_FRAMES:
             self._room.clear()
             await self._room.wait()
+        if isinstance(frame, TTSTextFrame):
+            self._heard.told(frame.text)
+        elif isinstance(frame, TTSStoppedFrame):
+            self._heard.complete()
         self._add(frame)
 
     async def control_mixer(self, frame: MixerControlFrame) -> None:
@@ -253,6 +275,8 @@ class AudioLane:
             await self._transport.send_message(frame)
         elif isinstance(frame, OutputDTMFFrame):
             await self._transport.write_dtmf(frame)
+        elif isinstance(frame, TTSTextFrame):
+            self._heard.passed_on()
         await self._transport.push_frame(frame)
 
     async def _handle_audio(self, frame: OutputAudioRawFrame) -> None:
@@ -261,6 +285,8 @@ class AudioLane:
             await self._bot_spoke()
         await self._transport.push_frame(frame)
         await self._transport.write_audio_frame(frame)
+        if isinstance(frame, TTSAudioRawFrame):
+            self._heard.played(len(frame.audio))
         now = self._now()
         self._written_until = max(self._written_until, now) + self._chunk_secs
         if speech:
@@ -298,6 +324,8 @@ class AudioLane:
         self._bot_speaking = False
         # A new answer begins with whole pieces of its own.
         self._remainder.clear()
+        if not self._waiting:
+            self._heard.reset()
         logger.debug("bot stopped speaking", processor=self._transport.name)
         await self._push_both_ways(BotStoppedSpeakingFrame)
 

@@ -14,9 +14,9 @@ from antiphon.frames.frames import (
     OutputImageRawFrame,
     SpriteFrame,
     StartFrame,
-    StartInterruptionFrame,
 )
 from antiphon.transports._output.audio_lane import AudioLane
+from antiphon.transports._output.heard import Cut
 from antiphon.transports._output.timed_lane import TimedLane
 from antiphon.transports._output.video_lane import VideoLane
 from antiphon.transports.base_transport import TransportParams
@@ -80,14 +80,20 @@ class MediaSender:
         await self._timed.abort()
         await self._video.abort()
 
-    async def handle_interruptions(self, frame: StartInterruptionFrame) -> None:
-        """Drops what has not been sent, if interruptions are allowed."""
-        if not self._transport.interruptions_allowed:
-            return
+    async def halt(self) -> Cut:
+        """Sends nothing more and drops what has not been sent, for an interruption.
+
+        Returns:
+            What was heard of the texts that this cuts.
+        """
+        heard = await self._audio.halt()  # first: what the user hears ends now
         await self._timed.interrupt()
         await self._video.interrupt()
-        # Last: it says that the bot has stopped.
-        await self._audio.interrupt()
+        return heard
+
+    async def go_on(self) -> None:
+        """Sends what comes from now on; says that the bot has stopped."""
+        await self._audio.go_on()
 
     async def handle_audio_frame(self, frame: OutputAudioRawFrame) -> None:
         """Takes audio."""
