@@ -21,13 +21,14 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test check lint types contracts bench lock clean
+.PHONY: help setup compile demo test check lint types contracts bench soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
 	@echo "make test     set up, then lint, types, import contracts and all tests"
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
+	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
 	@echo "make setup    make $(VENV) with the locked packages (every other verb does it first)"
 	@echo "make compile  compile again what has changed (setup does it, too)"
 	@echo "make lock     choose package versions anew and write requirements.lock"
@@ -94,6 +95,14 @@ bench: setup
 	@echo "bench: measuring; 10 to 15 minutes (ARGS=--quick: about four)"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+soak: setup
+	@echo "soak: opening, talking in and closing 100 sessions again and again; about four minutes"
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+# All but those whose packages depend on what the machine has.
+LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai pocketsphinx \
+	remote-smart-turn sentry silero soundfile
+
 # Written for every platform and every Python from 3.11 on, with hashes, naming no index.
 lock:
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV)
@@ -101,7 +110,7 @@ lock:
 	@$(PIP_INSTALL) uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--all-extras --group dev --output-file requirements.lock pyproject.toml
+		$(addprefix --extra ,$(LOCKED_EXTRAS)) --group dev --output-file requirements.lock pyproject.toml
 	@echo "lock: done; 'make setup' installs it"
 
 clean:

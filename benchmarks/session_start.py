@@ -47,7 +47,7 @@ async def run(bench: Bench, result: Result) -> None:
         row.add("starts", len(samples))
     result.limit("warm session start: p50", POOLED, "p50 ms", 50, "at most")
     result.limit("warm session start: p99", POOLED, "p99 ms", 150, "at most")
-    result.notes.append("its supervisor is started from a warm worker, as `antiphon run` does")
+    result.notes.append("each session has a supervisor of its own, taken from the reserve")
 
 
 SCENARIO = Scenario("session_start", "start of a session on a warm pool", run, deadline_secs=300)

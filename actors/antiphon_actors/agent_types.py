@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.processor_actor import DEFAULT_HOST, ActorFacts
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How sessions may use several nodes.
+
+    Attributes:
+        cluster: Name of the cluster in certificates; up to 63 letters, digits and `.`, `_`, `-`.
+        authority_dir: Where the cluster's authority is kept, on the node of the first agent; made
+            with mode 0700 if needed. None keeps it in that agent's memory.
+        certificate_secs: How long certificates are valid; they are renewed before.
+        scratch_dir: Where agents on other nodes make their directories; None for the system's
+            temporary directory there.
+        first: Handle of the first agent, which has the authority; None for that agent itself.
+    """
+
+    cluster: str
+    authority_dir: Path | None = None
+    certificate_secs: float = 24 * 3600.0
+    scratch_dir: Path | None = None
+    first: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +37,8 @@ class AgentSettings:
     """How a node agent works.
 
     Attributes:
-        hub_dir: Directory for the Unix sockets of the node's actors; must exist, mode 0700.
+        hub_dir: Directory for the Unix sockets of the node's actors; must exist, mode 0700. Empty:
+            the agent makes one, and removes it when it shuts down.
         pools: Capacity rules.
         warm_workers: Blank workers kept started, beyond the reserve of actors.
         start_deadline_secs: How long an actor may take to be ready.
@@ -23,6 +46,8 @@ class AgentSettings:
         supervisor: "module:Class" of the supervisor actor: `WatchedActor` with
             `__init__(hub_dir, agent, **supervisor_arguments)` and `async start() -> ActorFacts`.
         supervisor_arguments: Further keyword arguments of its constructor.
+        network: How sessions may use other nodes; None if each stays on one. With it hosts and
+            supervisors are constructed with `network=Network(...)`.
     """
 
     hub_dir: str
@@ -32,23 +57,52 @@ class AgentSettings:
     host: str = DEFAULT_HOST
     supervisor: str = "antiphon_actors.supervisor:SupervisorActor"
     supervisor_arguments: Mapping[str, Any] = field(default_factory=dict)
+    network: NetworkSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ActorLease:
+class ActorWanted:
+    """A place in a processor actor that a session asks for.
+
+    Attributes:
+        kind: Class of processor; pooled actors host one kind each.
+        mode: An actor for this one alone, or a slot in a shared one.
+        resources: Ray resources the actor must reserve (`num_cpus`, `num_gpus`, `memory`,
+            custom ones); with any, no actor of the reserve fits and one is started.
+        labels: Labels that its node must have.
+    """
+
+    kind: str
+    mode: Literal["dedicated", "pooled"] = "pooled"
+    resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPlace:
     """A session's place in an actor.
 
     Attributes:
-        lease_id: Names the place in `release_lease`.
+        lease_id: Names the place in `release_lease` and `attach`.
         actor_id: Ray's id of the actor, hexadecimal.
-        handle: To call it with.
         facts: Its hub's URI, process, frame id prefix and node.
     """
 
     lease_id: int
     actor_id: str
-    handle: Any
     facts: ActorFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ActorLease(ActorPlace):
+    """A place, and the actor's handle.
+
+    Attributes:
+        handle: To call it with. A process that is given one connects to that actor, which takes
+            it milliseconds.
+    """
+
+    handle: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import cloudpickle
 
 import antiphon
 import antiphon_actors
+from antiphon.compat import aliases
 from antiphon.errors import AntiphonError, ConfigError, SessionError
 from antiphon.runner.types import RunnerArguments
 
@@ -32,10 +33,12 @@ class BotFile:
     Attributes:
         path: Its absolute path where it was read.
         source: Its text.
+        pipecat: Whether ``pipecat`` is a name of Antiphon to it (`antiphon.compat`).
     """
 
     path: str
     source: str
+    pipecat: aliases.Mode = "off"
 
     @property
     def directory(self) -> str:
@@ -47,8 +50,12 @@ class BotError(AntiphonError):
     """A bot program could not be loaded or failed; the message names file, place and cause."""
 
 
-def read_bot_file(path: str | Path) -> BotFile:
+def read_bot_file(path: str | Path, pipecat: aliases.Mode = "off") -> BotFile:
     """Reads a bot file and checks that it is Python.
+
+    Args:
+        path: The file.
+        pipecat: Whether ``pipecat`` is a name of Antiphon to it.
 
     Raises:
         ConfigError: If there is no such file, or it cannot be parsed.
@@ -68,7 +75,7 @@ def read_bot_file(path: str | Path) -> BotFile:
         raise ConfigError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a null byte, absurd nesting
         raise ConfigError(f"{path}: not valid Python: {error}") from error
-    return BotFile(str(file.resolve()), source)
+    return BotFile(str(file.resolve()), source, pipecat)
 
 
 def load_bot(bot_file: BotFile) -> types.ModuleType:
@@ -83,6 +90,10 @@ def load_bot(bot_file: BotFile) -> types.ModuleType:
     name = f"antiphon_bot_{digest}"
     module = sys.modules.get(name)
     if module is None:
+        try:
+            aliases.adopt(bot_file.pipecat)
+        except ConfigError as error:
+            raise BotError(f"{bot_file.path}: {error}") from error
         module = _import(bot_file, name)
     bot = getattr(module, "bot", None)
     if bot is None:

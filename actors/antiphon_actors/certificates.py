@@ -51,7 +51,7 @@ PREDECESSORS_FILE: Final = "predecessors.pem"
 AUTHORITY_VALIDITY: Final = timedelta(days=30)
 CERTIFICATE_VALIDITY: Final = timedelta(days=1)
 # Clocks of a cluster's machines may differ by as much.
-_SKEW: Final = timedelta(minutes=5)
+CLOCK_SKEW: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class ClusterAuthority:
             ValueError: The name cannot be part of an identity.
         """
         Identity(cluster, "authority", "x")
-        begin = not_before or datetime.now(UTC) - _SKEW
+        begin = not_before or datetime.now(UTC) - CLOCK_SKEW
         key = ec.generate_private_key(ec.SECP256R1())
         # The number tells authorities of one cluster apart for those who read certificates.
         name = x509.Name(
@@ -166,9 +166,11 @@ class ClusterAuthority:
         """The authorities that processes are to trust: this one and its predecessors."""
         return b"".join(map(_pem_of, (self.certificate, *self.predecessors)))
 
-    def successor(self, *, validity: timedelta = AUTHORITY_VALIDITY) -> Self:
-        """Makes a new authority whose bundle holds this one too."""
-        new = type(self).create(self.cluster, validity=validity)
+    def successor(
+        self, *, validity: timedelta = AUTHORITY_VALIDITY, not_before: datetime | None = None
+    ) -> Self:
+        """Makes a new authority whose bundle holds this one too; see `create`."""
+        new = type(self).create(self.cluster, validity=validity, not_before=not_before)
         return replace(new, predecessors=(self.certificate,))
 
     def without_predecessors(self) -> Self:
@@ -200,21 +202,63 @@ class ClusterAuthority:
         Raises:
             ValueError: Role or name cannot be part of an identity, or an address is none.
         """
-        identity = Identity(self.cluster, role, name)
-        begin = not_before or datetime.now(UTC) - _SKEW
+        key = PrivateKey()
+        return key.with_certificate(
+            self.certify(
+                Identity(self.cluster, role, name),
+                key.public_pem,
+                addresses=addresses,
+                host_names=host_names,
+                validity=validity,
+                not_before=not_before,
+            )
+        )
+
+    def certify(
+        self,
+        identity: Identity,
+        public_key_pem: bytes,
+        *,
+        addresses: Iterable[str] = (),
+        host_names: Iterable[str] = (),
+        validity: timedelta = CERTIFICATE_VALIDITY,
+        not_before: datetime | None = None,
+    ) -> bytes:
+        """Issues a certificate for a key that stays with its holder (`PrivateKey`).
+
+        Args:
+            identity: Of the holder.
+            public_key_pem: The holder's public key, in PEM form.
+            addresses: As for `issue`.
+            host_names: As for `issue`.
+            validity: As for `issue`.
+            not_before: As for `issue`.
+
+        Returns:
+            The certificate, in PEM form.
+
+        Raises:
+            ValueError: The identity is of another cluster, the key is none of an elliptic curve, or
+                an address is none.
+        """
+        if identity.cluster != self.cluster:
+            raise ValueError(f"{identity.uri} is not of the cluster {self.cluster}")
+        public_key = serialization.load_pem_public_key(public_key_pem)
+        if not isinstance(public_key, ec.EllipticCurvePublicKey):
+            raise ValueError("not a public key of an elliptic curve")
+        begin = not_before or datetime.now(UTC) - CLOCK_SKEW
         end = min(begin + validity, self.certificate.not_valid_after_utc)
-        key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, self.cluster),
-                x509.NameAttribute(NameOID.COMMON_NAME, name),
+                x509.NameAttribute(NameOID.COMMON_NAME, identity.name),
             ]
         )
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri)]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         names += [x509.DNSName(host) for host in host_names]
         certificate = (
-            _builder(subject, self.certificate.subject, key.public_key(), begin, end)
+            _builder(subject, self.certificate.subject, public_key, begin, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(
@@ -230,8 +274,37 @@ class ClusterAuthority:
             )
             .sign(self._key, hashes.SHA256())
         )
+        return _pem_of(certificate)
+
+
+class PrivateKey:
+    """A new private key (EC P-256), made where it is to stay; only its public half goes out."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+
+    @property
+    def public_pem(self) -> bytes:
+        """The public half, in PEM form."""
+        return self._key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def with_certificate(self, certificate_pem: bytes) -> IssuedCertificate:
+        """Puts the key and the certificate that was issued for it together.
+
+        Raises:
+            ValueError: The certificate is of another key, or of no process of a cluster.
+        """
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        if certificate.public_key() != self._key.public_key():
+            raise ValueError("the certificate is of another key")
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
         return IssuedCertificate(
-            identity, certificate.not_valid_after_utc, _key_pem(key) + _pem_of(certificate)
+            Identity.parse(uri),
+            certificate.not_valid_after_utc,
+            _key_pem(self._key) + certificate_pem,
         )
 
 

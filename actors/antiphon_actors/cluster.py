@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ from antiphon_actors.cluster_support import (
     choose_directory,
     import_ray,
     in_thread,
+    ray_directory,
     undisturbed,
     write_report,
 )
@@ -55,8 +56,10 @@ class ClusterSettings:
     Attributes:
         num_cpus: CPUs Ray may hand out; None for those of the machine.
         resources: Custom resources of the node.
-        dashboard: Run Ray's API server: job submission and the dashboard page need it. Costs about
-            250 MB and seconds.
+        further_nodes: Custom resources of each further node. They are on this machine too, to try out
+            what happens across nodes.
+        dashboard: Run Ray's API server and its agent: jobs, the dashboard page and Ray's own metrics
+            need them. Costs about 400 MB and seconds.
         object_store_bytes: Size of the shared-memory object store. Frames never use it.
         namespace: Ray namespace of the connection.
         temp_root: Where the cluster's directory is made; None for the system's.
@@ -67,6 +70,7 @@ class ClusterSettings:
 
     num_cpus: int | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
+    further_nodes: Sequence[Mapping[str, float]] = ()
     dashboard: bool = False
     object_store_bytes: int = 128 * 1024 * 1024
     namespace: str = "antiphon"
@@ -248,9 +252,11 @@ class LocalCluster(_ClusterBase):
         # Ray's processes must not believe that they belong to another cluster.
         environment.pop("RAY_ADDRESS", None)
         head = {
-            "directory": str(self._directory),
+            "directory": str(ray_directory(self._directory)),
+            "fork_directory": str(self._directory),
             "num_cpus": settings.num_cpus,
             "resources": dict(settings.resources),
+            "further_nodes": [dict(resources) for resources in settings.further_nodes],
             "object_store_bytes": settings.object_store_bytes,
             "dashboard": settings.dashboard,
         }

@@ -22,9 +22,14 @@ from antiphon_actors.ray_internal import LAZY_IMPORTS_OF_RAY
 PRELOADED_MODULES = (
     *LAZY_IMPORTS_OF_RAY,
     "uvloop",
+    "antiphon_actors.node_agent",
     "antiphon_actors.processor_actor",
     "antiphon_actors.processor_host",
     "antiphon_actors.supervisor",
+    # What nearly every bot imports.
+    "antiphon.pipeline.runner",
+    "antiphon.pipeline.task",
+    "argparse",
 )
 
 _TUNING = {
@@ -87,6 +92,9 @@ def ray_environment(token: str, *, preload: Iterable[str] = PRELOADED_MODULES) -
     """
     return {
         **_TUNING,
+        # Records of every call for the dashboard's tables: they grow with the sessions in the control
+        # service, and nobody reads them.
+        "RAY_task_events_report_interval_ms": "0",
         # The only switch that makes Ray listen on the loopback address alone.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",

@@ -20,7 +20,7 @@ from antiphon_actors.errors import ClusterError
 
 # A Unix socket's path has at most 107 bytes, and Ray appends
 # "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.sock".
-_MAX_DIRECTORY_LENGTH = 36
+_MAX_DIRECTORY_LENGTH = 34
 _LOG_LINES = 12
 _LOGS_WORTH_READING = (
     "gcs_server.out",
@@ -69,11 +69,21 @@ def choose_directory(root: Path | None) -> Path:
     )
 
 
+def ray_directory(directory: Path) -> Path:
+    """Returns where Ray keeps its files in a cluster's directory.
+
+    Not in that itself: Ray opens what it is given to every user of the machine.
+    """
+    return directory / "r"
+
+
 def write_report(directory: Path, what: str) -> tuple[Path | None, list[str]]:
     """Saves the logs of a failed start outside its directory; returns the file and its gist."""
     sections: list[tuple[str, list[str]]] = []
     logs = [directory / "head.log"]
-    logs += [directory / "session_latest" / "logs" / name for name in _LOGS_WORTH_READING]
+    logs += [
+        ray_directory(directory) / "session_latest" / "logs" / name for name in _LOGS_WORTH_READING
+    ]
     for log in logs:
         with contextlib.suppress(OSError):
             lines = log.read_text(errors="replace").splitlines()

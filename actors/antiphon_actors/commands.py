@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.console import Console
 
+from antiphon.compat import aliases
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon_actors.interruption import SIGNALS, Interrupted, run_command
 from antiphon_actors.placement.policy import PRESETS, Placement, Preset
@@ -37,6 +38,11 @@ PlacementOption = Annotated[
         help="Where processors run: shared actors, an actor each, or all beside the bot program. "
         "Default: `placement` of the bot file, else pooled.",
     ),
+]
+
+PipecatOption = Annotated[
+    bool,
+    typer.Option("--pipecat", help="Let the bot import Antiphon as `pipecat`, `pipecat_flows`."),
 ]
 
 
@@ -67,6 +73,15 @@ def run(
         bool, typer.Option("--table", help="Show at the end where each processor ran, and why.")
     ] = False,
     log_level: Annotated[str, typer.Option(help="Show logs from this level on.")] = "WARNING",
+    pipecat: PipecatOption = False,
+    report_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write what was said, latencies, usage and errors to a JSON file at the end.",
+        ),
+    ] = None,
     report_to: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Run one session of a bot and exit as it does.
@@ -78,7 +93,7 @@ def run(
     from antiphon_actors.tables import session_table
 
     options = RunOptions(
-        bot_file=read_bot_file(bot),
+        bot_file=read_bot_file(bot, _pipecat(pipecat)),
         placement=_placement(placement),
         body=_json_object(body),
         collect=bool(report_to),
@@ -93,17 +108,24 @@ def run(
             report = run_command(run_on_cluster(options, progress, report_to=report_to or None))
     if table:
         Console().print(session_table(report))
+    if report_file is not None:
+        try:
+            report.save(report_file)
+        except OSError as error:
+            raise ConfigError(f"--report: {error}") from error
     raise typer.Exit(report.exit_code)
 
 
 @app.command()
-def plan(bot: BotArgument, placement: PlacementOption = None) -> None:
+def plan(
+    bot: BotArgument, placement: PlacementOption = None, pipecat: PipecatOption = False
+) -> None:
     """Show where each processor of a bot would run, and why; start none of them."""
     from antiphon_actors.bot_program import read_bot_file
     from antiphon_actors.plan_command import plan_bot
     from antiphon_actors.tables import plan_table
 
-    bot_file = read_bot_file(bot)
+    bot_file = read_bot_file(bot, _pipecat(pipecat))
     made = run_command(plan_bot(bot_file, _placement(placement)))
     Console().print(plan_table(made, bot_file.path))
 
@@ -153,6 +175,12 @@ def bench(context: typer.Context) -> None:
     from antiphon_actors.bench import run_bench
 
     raise typer.Exit(run_bench(context.args))
+
+
+def _pipecat(wanted: bool) -> aliases.Mode:
+    if not wanted:
+        return "off"
+    return "shadow" if aliases.shadowing_wanted() else "on"
 
 
 def _json_object(text: str) -> dict[str, Any]:

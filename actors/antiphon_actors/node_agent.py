@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
+import shutil
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from loguru import logger
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from antiphon_actors.agent_types import ActorDeath, ActorLease, AgentSettings, Deaths
+from antiphon.errors import AntiphonError, PlacementError
+from antiphon_actors.agent_types import (
+    ActorDeath,
+    ActorLease,
+    ActorPlace,
+    ActorWanted,
+    AgentSettings,
+    Deaths,
+)
+from antiphon_actors.channels import CredentialsError
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.pool_types import (
     Action,
@@ -34,14 +45,21 @@ from antiphon_actors.pool_types import (
     ReportDeath,
     Role,
     StartActor,
+    Want,
 )
 from antiphon_actors.pools import NodePools
 from antiphon_actors.processor_actor import ActorFacts, ProcessorActor, WatchedActor, remote_class
 from antiphon_actors.ray_internal import WorkerPrestarter, actor_id_of
 
+if TYPE_CHECKING:
+    from antiphon_actors.issuer import Certified
+    from antiphon_actors.node_network import NodeNetwork
+
 __all__ = [
     "ActorDeath",
     "ActorLease",
+    "ActorPlace",
+    "ActorWanted",
     "AgentSettings",
     "Deaths",
     "NodeAgent",
@@ -56,7 +74,7 @@ KEPT_DEATHS = 1024
 # How long an actor may take to close its sockets before it is killed anyway.
 _STOP_SECS = 0.5
 _WARM_INTERVAL_SECS = 1.0
-_REFILL_DELAY_SECS = 0.05
+_REFILL_DELAY_SECS = 0.25
 _WORKER_KEEP_ALIVE_SECS = 600
 
 
@@ -92,6 +110,8 @@ class NodeAgent(WatchedActor):
         self._workers = WorkerPrestarter(keep_alive_secs=_WORKER_KEEP_ALIVE_SECS)
         self._workers_wanted = settings.warm_workers
         self._node_id = ""
+        self._hub_dir = settings.hub_dir
+        self._across: NodeNetwork | None = None
         self._classes: dict[Role, Any] = {}
 
     async def start(self) -> ActorFacts:
@@ -110,23 +130,67 @@ class NodeAgent(WatchedActor):
         resources: Mapping[str, float] | None = None,
         avoid: Iterable[str] = (),
     ) -> ActorLease:
-        """Gives a session a place in a processor actor.
-
-        A caller that is cancelled gets no place: one that was found meanwhile is freed.
+        """Gives a session a place in a processor actor; as `acquire_all` with one.
 
         Args:
             session_id: Whose place.
-            kind: Class of processor; pooled actors host one kind each.
-            mode: An actor for this one alone, or a slot in a shared one.
-            resources: Ray resources the actor must reserve (`num_cpus`, `num_gpus`, `memory`,
-                custom ones); with any, no actor of the reserve fits and one is started.
+            kind: See `ActorWanted`, as for `mode` and `resources`.
+            mode: As there.
+            resources: As there.
             avoid: Ids of actors that must not be chosen.
 
         Raises:
-            NoActorError: None is free and none can be had in time; why.
+            NoActorError: As `acquire_all`.
         """
-        key = PoolKey.of(Role.PROCESSOR, kind, resources)
-        return await self._lease(session_id, key, Mode(mode), avoid)
+        want = Want(PoolKey.of(Role.PROCESSOR, kind, resources), Mode(mode))
+        return (await self._lease(session_id, [want], avoid))[0]
+
+    async def acquire_all(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str] = ()
+    ) -> list[ActorPlace]:
+        """Gives a session places in processor actors: all it wants, or none.
+
+        A caller that is cancelled gets no place: those that were found meanwhile are freed.
+
+        Args:
+            session_id: Whose places.
+            wanted: What it wants.
+            avoid: Ids of actors that must not be chosen.
+
+        Returns:
+            The places, in the same order. They hold no handles: `attach` carries specs there.
+
+        Raises:
+            NoActorError: Something of it is not free and cannot be had in time; what, and why.
+        """
+        self._ensure_started()
+        if self._across is not None and self._across.neighbours is not None:
+            return await self._across.neighbours.acquire_all(session_id, wanted, avoid)
+        return await self._acquire_here(session_id, wanted, avoid)
+
+    async def attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+        """Passes specs on to the actors in which a session has its places, side by side.
+
+        Args:
+            specs: Each with the lease of a place in its actor.
+
+        Returns:
+            For each, what went wrong, or None.
+        """
+        if self._across is not None and self._across.neighbours is not None:
+            return await self._across.neighbours.attach(specs)
+        return await self._attach_here(specs)
+
+    async def _attach_here(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+        async def one(lease_id: int, spec: Any) -> None:
+            number = self._pools.actor_of(lease_id)
+            running = self._running.get(number) if number is not None else None
+            if running is None:
+                raise NoActorError("the actor has died")
+            await running.handle.attach.remote(spec)
+
+        found = await asyncio.gather(*(one(*item) for item in specs), return_exceptions=True)
+        return [_portable(error) for error in found]
 
     async def start_supervisor(
         self,
@@ -136,7 +200,7 @@ class NodeAgent(WatchedActor):
         resources: Mapping[str, float] | None = None,
         avoid: Iterable[str] = (),
     ) -> ActorLease:
-        """Gives a session a supervisor, started from a warm worker where none has a free slot.
+        """Gives a session a supervisor: a place in one, or one of the reserve.
 
         Args:
             session_id: Whose supervisor.
@@ -146,23 +210,46 @@ class NodeAgent(WatchedActor):
             avoid: Ids of actors that must not be chosen.
 
         Raises:
-            NoActorError: As `acquire`.
+            NoActorError: As `acquire_all`.
         """
-        key = PoolKey.of(Role.SUPERVISOR, kind, resources)
-        return await self._lease(session_id, key, Mode(mode), avoid)
+        want = Want(PoolKey.of(Role.SUPERVISOR, kind, resources), Mode(mode))
+        return (await self._lease(session_id, [want], avoid))[0]
 
     async def release(self, session_id: str) -> None:
-        """Frees all places of a session; unknown sessions are ignored.
+        """Frees all places of a session and of its parts ("ID/..."); unknown ones are ignored.
 
         Its dedicated actors are killed; pooled ones stay until they have been idle for a while.
         """
         self._ensure_started()
         self._perform(self._pools.release(session_id, time.monotonic()))
+        if self._across is not None and self._across.neighbours is not None:
+            await self._across.neighbours.release(session_id)
 
     async def release_lease(self, lease_id: int) -> None:
         """Frees one place; unknown ones are ignored."""
         self._ensure_started()
-        self._perform(self._pools.release_lease(lease_id, time.monotonic()))
+        if self._across is not None and self._across.neighbours is not None:
+            self._across.neighbours.release_leases([lease_id])
+        else:
+            self._perform(self._pools.release_leases([lease_id], time.monotonic()))
+
+    async def certify(self, node_id: str, host: str, public_key_pem: bytes) -> Certified:
+        """Issues a certificate to a node of the cluster; only the first agent can.
+
+        Raises:
+            CredentialsError: This is not the first agent, or the request cannot be granted.
+        """
+        return self._several_nodes().certify(node_id, host, public_key_pem)
+
+    async def renew_certificate(self) -> None:
+        """Replaces the certificate of this node's processes before its time; links go on.
+
+        The first agent has those of all nodes replaced.
+
+        Raises:
+            CredentialsError: One stays as it is; why.
+        """
+        await self._several_nodes().renew()
 
     async def deaths(self, since: int = 0, wait_secs: float = 30.0) -> Deaths:
         """Returns the deaths after `since`, waiting up to `wait_secs` for the first.
@@ -187,9 +274,10 @@ class NodeAgent(WatchedActor):
         return {
             "node_id": self._node_id,
             "pid": os.getpid(),
-            **self._pools.statistics(),
+            **self._pools.statistics(time.monotonic()),
             "prestart_refused": self._workers.refused,
             "deaths": self._death_count,
+            "network": self._across.statistics() if self._across is not None else None,
             "processes": [
                 {
                     "actor_id": running.actor_id,
@@ -205,6 +293,7 @@ class NodeAgent(WatchedActor):
     async def shutdown(self, wait_secs: float = 2.0) -> None:
         """Kills all actors of the agent and waits for their end; the agent itself stays."""
         self._perform(self._pools.close("the node agent is shutting down"))
+        elsewhere = asyncio.ensure_future(self._leave_network(wait_secs))
         ending = [task for task in self._tasks if task.get_name().startswith("end")]
         watches = [entry.watch for entry in self._running.values() if entry.watch is not None]
         if ending or watches:
@@ -215,22 +304,36 @@ class NodeAgent(WatchedActor):
             await asyncio.wait(self._tasks, timeout=wait_secs)
         for number in list(self._running):
             self._forget(number, kill=True)
+        await elsewhere
+        if self._hub_dir and not self._settings.hub_dir:
+            await asyncio.to_thread(shutil.rmtree, self._hub_dir, ignore_errors=True)
         await self._workers.aclose()
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for the health check."""
-        return self._pools.statistics()
+        return self._pools.statistics(time.monotonic())
 
     # --- requests -------------------------------------------------------------------------------
 
+    async def _acquire_here(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
+    ) -> list[ActorPlace]:
+        _check_labels(wanted)
+        wants = [
+            Want(PoolKey.of(Role.PROCESSOR, each.kind, each.resources), Mode(each.mode))
+            for each in wanted
+        ]
+        leases = await self._lease(session_id, wants, avoid)
+        return [ActorPlace(lease.lease_id, lease.actor_id, lease.facts) for lease in leases]
+
     async def _lease(
-        self, session_id: str, key: PoolKey, mode: Mode, avoid: Iterable[str]
-    ) -> ActorLease:
+        self, session_id: str, wanted: Sequence[Want], avoid: Iterable[str]
+    ) -> list[ActorLease]:
         self._ensure_started()
         unwanted = set(avoid)
         numbers = [n for n, entry in self._running.items() if entry.actor_id in unwanted]
         now = time.monotonic()
-        request, actions = self._pools.acquire(session_id, key, mode, now, avoid=numbers)
+        request, actions = self._pools.acquire(session_id, wanted, now, avoid=numbers)
         answer = self._answers[request] = asyncio.get_running_loop().create_future()
         self._perform(actions)
         if self._pools.hurried:
@@ -240,15 +343,23 @@ class NodeAgent(WatchedActor):
             grant = await asyncio.wait_for(answer, self._settings.pools.acquire_deadline_secs + 5.0)
         except (asyncio.CancelledError, TimeoutError):
             self._answers.pop(request, None)
-            actions = self._pools.cancel(request, time.monotonic())
+            self._perform(self._pools.cancel(request, time.monotonic()))
             if answer.done() and not answer.cancelled() and answer.exception() is None:
-                actions += self._pools.release_lease(answer.result().lease, time.monotonic())
-            self._perform(actions)
+                self._free(answer.result())
             raise
-        running = self._running.get(grant.actor)
-        if running is None or running.facts is None:
-            raise NoActorError("the actor died as it was given away", True, 0.0)
-        return ActorLease(grant.lease, running.actor_id, running.handle, running.facts)
+        leases = []
+        for place in grant.places:
+            running = self._running.get(place.actor)
+            if running is None or running.facts is None:
+                self._free(grant)
+                raise NoActorError("the actor died as it was given away", True, 0.0)
+            leases.append(ActorLease(place.lease, running.actor_id, running.facts, running.handle))
+        return leases
+
+    def _free(self, grant: Grant) -> None:
+        """Frees places that nobody has taken."""
+        leases = [place.lease for place in grant.places]
+        self._perform(self._pools.release_leases(leases, time.monotonic()))
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -260,8 +371,7 @@ class NodeAgent(WatchedActor):
                 case Grant():
                     answer = self._answers.pop(action.request, None)
                     if answer is None or answer.done():
-                        now = time.monotonic()
-                        self._perform(self._pools.release_lease(action.lease, now))
+                        self._free(action)
                     else:
                         answer.set_result(action)
                 case Refuse():
@@ -287,10 +397,13 @@ class NodeAgent(WatchedActor):
         running: _Running | None = None
         try:
             async with asyncio.timeout(self._settings.start_deadline_secs):
+                if self._across is not None:
+                    await self._across.ready()
                 handle = self._create(action)
                 running = _Running(handle, actor_id_of(handle))
                 self._running[action.actor] = running
                 running.facts = await handle.start.remote()
+                await handle.settle.remote()
         except Exception as error:  # noqa: BLE001 - whatever a constructor raises is a failed start
             self._forget(action.actor, kill=True)
             if not self._pools.knows(action.actor):
@@ -309,17 +422,18 @@ class NodeAgent(WatchedActor):
     def _create(self, action: StartActor) -> Any:
         options = actor_options(self._node_id, dict(action.resources))
         settings = self._settings
+        network = {"network": self._across.network} if self._across is not None else {}
         if action.role is Role.PROCESSOR:
             return (
                 self._class_of(action.role)
                 .options(**options)
-                .remote(settings.hub_dir, settings.host)
+                .remote(self._hub_dir, settings.host, **network)
             )
         me = ray.get_runtime_context().current_actor
         return (
             self._class_of(action.role)
             .options(**options)
-            .remote(settings.hub_dir, me, **settings.supervisor_arguments)
+            .remote(self._hub_dir, me, **settings.supervisor_arguments, **network)
         )
 
     def _class_of(self, role: Role) -> Any:
@@ -387,7 +501,25 @@ class NodeAgent(WatchedActor):
         if self._node_id:
             return
         self.adopt_loop()
-        self._node_id = ray.get_runtime_context().get_node_id()
+        gc.freeze()
+        node_id = ray.get_runtime_context().get_node_id()
+        if self._settings.network is not None:
+            # Here, because what it imports takes megabytes that one node has no use for.
+            from antiphon_actors.node_network import NodeNetwork, make_hub_dir
+
+            self._hub_dir = self._hub_dir or make_hub_dir(self._settings.network)
+            self._across = NodeNetwork(
+                node_id,
+                self._hub_dir,
+                self._settings,
+                create=lambda settings, other: create_agent(settings, node_id=other),
+                acquire_here=self._acquire_here,
+                attach_here=self._attach_here,
+                release_here=lambda leases: self._perform(
+                    self._pools.release_leases(list(leases), time.monotonic())
+                ),
+            )
+        self._node_id = node_id
         _ = self._spawn(self._keep_time(), "clock")
         _ = self._spawn(self._keep_workers(), "workers")
 
@@ -415,6 +547,16 @@ class NodeAgent(WatchedActor):
             if count > 0 and await self._workers.start(count):
                 self._workers_wanted -= count
             await asyncio.sleep(_WARM_INTERVAL_SECS)
+
+    async def _leave_network(self, wait_secs: float) -> None:
+        if self._across is not None:
+            await self._across.shutdown(wait_secs)
+
+    def _several_nodes(self) -> NodeNetwork:
+        self._ensure_started()
+        if self._across is None:
+            raise CredentialsError("this agent has no part in a cluster of several nodes")
+        return self._across
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -485,6 +627,29 @@ def actor_options(node_id: str, resources: Mapping[str, float]) -> dict[str, Any
         "max_restarts": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
     }
+
+
+def _check_labels(wanted: Sequence[ActorWanted]) -> None:
+    """Refuses what has to be on a node with other labels than this one."""
+    for each in wanted:
+        if each.labels:
+            here = ray.get_runtime_context().get_node_labels()
+            missing = [f"{k}={v}" for k, v in each.labels.items() if here.get(k) != v]
+            if missing:
+                raise NoActorError(f"this node does not have the label {', '.join(missing)}")
+
+
+def _portable(error: BaseException | None) -> BaseException | None:
+    """Tells an error of an actor in words: those of bots, and Ray's own, travel badly."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, AntiphonError):
+            return PlacementError(str(cause))
+        return PlacementError(f"the actor failed: {type(cause).__name__}: {cause}")
+    if isinstance(error, RayError):
+        what = "is gone" if isinstance(error, RayActorError) else "failed"
+        return PlacementError(f"the actor {what}: {_reason(error)}")
+    return error
 
 
 def _reason(error: BaseException) -> str:

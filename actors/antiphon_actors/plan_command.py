@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.errors import SessionError
+from antiphon.errors import ConfigError, SessionError
 from antiphon.pipeline.executor import Execution, Executor, use_executor
 from antiphon.runner.types import RunnerArguments
 from antiphon_actors.bot_program import BotError, BotFile, load_bot, run_bot
@@ -36,7 +36,9 @@ async def plan_bot(bot_file: BotFile, placement: Placement | None) -> Plan:
         placement: How to place; None for what the bot file says, else pooled.
 
     Raises:
-        BotError: If the bot cannot be loaded or fails before that.
+        BotError: If the bot cannot be loaded or fails before that, or if its rules contradict one
+            another.
+        ConfigError: If a rule is about nothing in the pipeline.
         SessionError: If it ends without running a task.
     """
     module = load_bot(bot_file)
@@ -50,4 +52,11 @@ async def plan_bot(bot_file: BotFile, placement: Placement | None) -> Plan:
             raise
     if not plans:
         raise SessionError(f"{bot_file.path}: bot() ended without running a PipelineTask")
-    return plans[0]
+    plan = plans[0]
+    if plan.unknown:
+        has = ", ".join(placed.processor.name for placed in plan.workers)
+        raise ConfigError(
+            f"placement: rules name {', '.join(plan.unknown)}, which the pipeline does not have; "
+            f"it has {has}"
+        )
+    return plan

@@ -21,19 +21,27 @@ class Role(enum.StrEnum):
     SUPERVISOR = "supervisor"
 
 
+# Actors of one class are started alike, so they fail alike: their role and their Ray resources.
+StartClass = tuple[Role, tuple[tuple[str, float], ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """Sizes, limits and times of one node's actors.
 
     Attributes:
         reserve: Started processor actors kept for whoever asks next.
+        supervisor_reserve: Started supervisors kept for whoever asks next.
         slots_per_actor: Processors one pooled actor hosts.
-        supervisor_slots: Sessions one pooled supervisor carries.
+        supervisor_slots: Sessions one pooled supervisor carries; 1 gives each its own.
         max_starts: Actors being started at once; more only slow each other down.
         max_actors: Actors on the node, all roles, those being started included.
+        max_sessions: Sessions on the node, by their places in supervisors; so supervisors never take
+            the room that the processors of their sessions need.
         max_waiting: Requests that may wait for an actor; more are refused at once.
         acquire_deadline_secs: How long a request waits before it is refused.
-        idle_secs: How long an unused pooled actor is kept.
+        idle_secs: How long an unused pooled actor is kept. Places are given in the fullest actor
+            first, so a pool keeps as many actors as its busiest moment of that long needed.
         failures_to_open: Failed starts in a row after which starting stops for a while and
             requests are refused with the reason.
         backoff_first_secs: Pause after the first failed start; doubles with each further one.
@@ -41,10 +49,12 @@ class PoolSettings:
     """
 
     reserve: int = 3
+    supervisor_reserve: int = 1
     slots_per_actor: int = 8
-    supervisor_slots: int = 1
+    supervisor_slots: int = 8
     max_starts: int = 2
     max_actors: int = 256
+    max_sessions: int = 256
     max_waiting: int = 256
     acquire_deadline_secs: float = 20.0
     idle_secs: float = 60.0
@@ -74,9 +84,30 @@ class PoolKey:
         return cls(role, kind, tuple(sorted((name, amount) for name, amount in wanted if amount)))
 
     @property
-    def start_class(self) -> tuple[Role, tuple[tuple[str, float], ...]]:
+    def start_class(self) -> StartClass:
         """What an actor must be started as to serve it."""
         return self.role, self.resources
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A place a session asks for.
+
+    Attributes:
+        key: What kind of actor.
+        mode: Alone in it, or a slot of a shared one.
+    """
+
+    key: PoolKey
+    mode: Mode = Mode.POOLED
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in an actor, under a lease."""
+
+    lease: int
+    actor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +129,16 @@ class KillActor:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Answer a request: this actor, under this lease."""
+    """Answer a request: its places, in the order they were asked for."""
 
     request: int
-    lease: int
-    actor: int
     session: str
+    places: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Answer a request: no actor, and why.
+    """Answer a request: no place at all, and why.
 
     Attributes:
         overloaded: The request may succeed `retry_after_secs` later.

@@ -7,88 +7,37 @@ knows what an actor is, so every rule of capacity and back-off can be tested in 
 The life of an actor: STARTING, then READY; a READY actor belongs to a pool (it serves sessions
 of one kind in slots), to one session alone (a pool of one slot that is never shared), or to nobody yet:
 the reserve, from which sessions are served without starting a process.
+
+A session asks for all its places at once and gets all or none. What is free is reserved for it at
+once, and it waits only for actors there is room for; so no session is let in at another's expense,
+and two that wait never hold what the other lacks.
 """
 
 from __future__ import annotations
 
-import enum
 import itertools
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 
+from antiphon_actors.pool_state import Breaker, PoolActor, Request, State
 from antiphon_actors.pool_types import (
     Action,
     Grant,
     KillActor,
     Mode,
+    Place,
     PoolKey,
     PoolSettings,
     Refuse,
     ReportDeath,
     Role,
     StartActor,
+    StartClass,
+    Want,
 )
 
-
-class State(enum.StrEnum):
-    """Where an actor is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-
-
-# Actors of one class are started alike, so they fail alike.
-_StartClass = tuple[Role, tuple[tuple[str, float], ...]]
-_GENERIC: _StartClass = (Role.PROCESSOR, ())
-
-
-@dataclass(slots=True)
-class _Breaker:
-    """Failed starts in a row of one class of actors, and when the next may be tried."""
-
-    failures: int = 0
-    reason: str = ""
-    retry_at: float = 0.0
-
-
-@dataclass(slots=True)
-class _Actor:
-    number: int
-    start_class: _StartClass
-    state: State = State.STARTING
-    key: PoolKey | None = None
-    dedicated: bool = False
-    slots: int = 1
-    leases: dict[int, str] = field(default_factory=dict)
-    idle_since: float = 0.0
-
-    @property
-    def spare(self) -> bool:
-        """Whether it is ready and nobody's yet."""
-        return self.state is State.READY and self.key is None
-
-    @property
-    def unused(self) -> bool:
-        return self.state is State.READY and not self.leases
-
-    def takes(self, key: PoolKey) -> bool:
-        return (
-            self.key == key
-            and not self.dedicated
-            and self.state is State.READY
-            and len(self.leases) < self.slots
-        )
-
-
-@dataclass(slots=True)
-class _Request:
-    number: int
-    session: str
-    key: PoolKey
-    mode: Mode
-    deadline: float
-    avoid: frozenset[int]
+_PROCESSORS: StartClass = (Role.PROCESSOR, ())
+_SUPERVISORS: StartClass = (Role.SUPERVISOR, ())
 
 
 class NodePools:
@@ -103,31 +52,25 @@ class NodePools:
 
     def __init__(self, settings: PoolSettings | None = None) -> None:
         self.settings = settings or PoolSettings()
-        self._actors: dict[int, _Actor] = {}
+        self._actors: dict[int, PoolActor] = {}
         # Bounded by max_waiting.
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._numbers = itertools.count(1)
         # Only classes whose last start failed, so bounded by the requests that wait.
-        self._breakers: dict[_StartClass, _Breaker] = {}
+        self._breakers: dict[StartClass, Breaker] = {}
+        self._overloads = 0
         self._closed = ""
 
     # --- events ---------------------------------------------------------------------------------
 
     def acquire(
-        self,
-        session: str,
-        key: PoolKey,
-        mode: Mode,
-        now: float,
-        *,
-        avoid: Iterable[int] = (),
+        self, session: str, wanted: Sequence[Want], now: float, *, avoid: Iterable[int] = ()
     ) -> tuple[int, list[Action]]:
-        """A session asks for a place.
+        """A session asks for places; it gets all of them or none.
 
         Args:
             session: Its id.
-            key: What kind of place.
-            mode: Alone or shared.
+            wanted: The places.
             now: The time.
             avoid: Actors that must not be chosen.
 
@@ -135,50 +78,66 @@ class NodePools:
             The number of the request, which a Grant or a Refuse will name, perhaps in the
             actions that come with it.
         """
-        request = _Request(
+        request = Request(
             number=next(self._numbers),
             session=session,
-            key=key,
-            mode=mode,
+            wanted=tuple(wanted),
             deadline=now + self.settings.acquire_deadline_secs,
             avoid=frozenset(avoid),
         )
         if self._closed:
             return request.number, [self._refuse(request, self._closed, overloaded=False)]
-        granted = self._serve(request, now)
-        if granted is not None:
-            return request.number, [granted, *self._start_needed(now)]
-        evicted = self._make_room(request)
-        refused = self._reason_to_refuse(request, now)
+        if self._too_many_sessions(request):
+            reason = f"the node has its {self.settings.max_sessions} sessions"
+            return request.number, [self._refuse(request, reason, overloaded=True)]
+        if self._fill(request, now):
+            return request.number, [self._grant(request), *self._start_needed(now)]
+        victims = self._victims(request)
+        refused = self._reason_to_refuse(request, len(victims), now)
         if refused is not None:
+            self._take_back(request)
             return request.number, [refused]
+        evicted: list[Action] = []
+        for actor in victims[: self._lacking_room(request)]:
+            del self._actors[actor.number]
+            evicted.append(KillActor(actor.number, "its place is needed"))
         self._waiting.append(request)
         return request.number, [*evicted, *self._start_needed(now)]
 
     def cancel(self, request: int, now: float) -> list[Action]:
-        """Who asked does not wait any more; a lease granted meanwhile must be released by it."""
-        self._waiting = deque(item for item in self._waiting if item.number != request)
-        return self._start_needed(now)
+        """Who asked does not wait any more; leases granted meanwhile must be released by it."""
+        for item in [item for item in self._waiting if item.number == request]:
+            self._waiting.remove(item)
+            self._take_back(item)
+        return self._serve_waiting(now)
 
     def release(self, session: str, now: float) -> list[Action]:
-        """A session is over: frees all it holds, refuses what it waits for."""
+        """A session is over: frees all it holds, refuses what it waits for.
+
+        So with all whose names begin with its own and a slash: they are parts of it.
+        """
+
+        def belongs(name: str) -> bool:
+            return name == session or name.startswith(f"{session}/")
+
         actions: list[Action] = [
-            self._refuse(item, "the session was released", overloaded=False)
-            for item in self._waiting
-            if item.session == session
+            self._give_up(self._refuse(item, "the session was released", overloaded=False))
+            for item in list(self._waiting)
+            if belongs(item.session)
         ]
-        self._waiting = deque(item for item in self._waiting if item.session != session)
         for actor in list(self._actors.values()):
-            for lease in [number for number, owner in actor.leases.items() if owner == session]:
+            for lease in [number for number, owner in actor.leases.items() if belongs(owner)]:
                 actions += self._free(actor, lease, now)
         return actions + self._serve_waiting(now)
 
-    def release_lease(self, lease: int, now: float) -> list[Action]:
-        """One place is not needed any more; unknown leases are ignored."""
-        for actor in list(self._actors.values()):
-            if lease in actor.leases:
-                return self._free(actor, lease, now) + self._serve_waiting(now)
-        return []
+    def release_leases(self, leases: Iterable[int], now: float) -> list[Action]:
+        """Places are not needed any more; unknown leases are ignored."""
+        actions: list[Action] = []
+        for lease in leases:
+            for actor in list(self._actors.values()):
+                if lease in actor.leases:
+                    actions += self._free(actor, lease, now)
+        return actions + self._serve_waiting(now)
 
     def started(self, actor: int, now: float) -> list[Action]:
         """An actor is ready to work."""
@@ -187,7 +146,10 @@ class NodePools:
             return [KillActor(actor, "no longer wanted")]
         found.state = State.READY
         found.idle_since = now
-        self._breakers.pop(found.start_class, None)
+        breaker = self._breakers.get(found.start_class)
+        if breaker is not None:
+            # Only its use shows that the trouble is over: it may die as soon as it has started.
+            breaker.retry_at = now
         return self._serve_waiting(now)
 
     def start_failed(self, actor: int, reason: str, now: float) -> list[Action]:
@@ -195,17 +157,19 @@ class NodePools:
         found = self._actors.pop(actor, None)
         if found is None:
             return []
-        breaker = self._breakers.setdefault(found.start_class, _Breaker())
+        breaker = self._breakers.setdefault(found.start_class, Breaker())
         breaker.failures += 1
         breaker.reason = reason
         pause = self.settings.backoff_first_secs * 2.0 ** (breaker.failures - 1)
         breaker.retry_at = now + min(pause, self.settings.backoff_limit_secs)
         actions: list[Action] = []
         if breaker.failures >= self.settings.failures_to_open:
-            hopeless = [i for i in self._waiting if i.key.start_class == found.start_class]
-            actions += [self._refuse_broken(item, breaker, now) for item in hopeless]
-            self._waiting = deque(item for item in self._waiting if item not in hopeless)
-        return actions + self._start_needed(now)
+            actions += [
+                self._give_up(self._refuse_broken(item, breaker, now))
+                for item in list(self._waiting)
+                if any(want.key.start_class == found.start_class for want in item.missing)
+            ]
+        return actions + self._serve_waiting(now)
 
     def died(self, actor: int, reason: str, now: float) -> list[Action]:
         """An actor is gone without our doing; those we killed ourselves are ignored."""
@@ -214,7 +178,11 @@ class NodePools:
             return []
         if found.state is State.STARTING:
             return self.start_failed(actor, reason, now)
-        del self._actors[actor]
+        for request in self._waiting:
+            # Nobody was told of these: they are looked for again.
+            for index, place in list(request.places.items()):
+                if place.actor == actor:
+                    del request.places[index], found.leases[place.lease]
         report = ReportDeath(
             actor=actor,
             role=found.start_class[0],
@@ -222,22 +190,25 @@ class NodePools:
             sessions=tuple(dict.fromkeys(found.leases.values())),
             reason=reason,
         )
-        return [report, *self._start_needed(now)]
+        if not found.used:
+            # One that dies before anybody uses it is no better than one that does not start.
+            return [report, *self.start_failed(actor, reason, now)]
+        del self._actors[actor]
+        return [report, *self._serve_waiting(now)]
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: refuses the overdue, kills the idle, retries, refills the reserve."""
-        actions: list[Action] = []
-        for item in [item for item in self._waiting if item.deadline <= now]:
-            self._waiting.remove(item)
-            waited = self.settings.acquire_deadline_secs
-            actions.append(
-                self._refuse(item, f"no actor became free within {waited:g} s", overloaded=True)
-            )
+        waited = f"no actor became free within {self.settings.acquire_deadline_secs:g} s"
+        actions: list[Action] = [
+            self._give_up(self._refuse(item, waited, overloaded=True))
+            for item in list(self._waiting)
+            if item.deadline <= now
+        ]
         for actor in self._disposable():
             if actor.idle_since + self.settings.idle_secs <= now:
                 del self._actors[actor.number]
                 actions.append(KillActor(actor.number, "idle"))
-        return actions + self._start_needed(now)
+        return actions + self._serve_waiting(now)
 
     def close(self, reason: str) -> list[Action]:
         """The node stops: refuses everything, now and from now on, and kills all actors."""
@@ -275,13 +246,17 @@ class NodePools:
         """Whether an actor is still wanted."""
         return actor in self._actors
 
+    def actor_of(self, lease: int) -> int | None:
+        """The actor of a place; None if it was freed or its actor is gone."""
+        return next((a.number for a in self._actors.values() if lease in a.leases), None)
+
     def used_slots(self, actor: int) -> int:
         """How many leases an actor carries; 0 for an unknown one."""
         found = self._actors.get(actor)
         return len(found.leases) if found is not None else 0
 
-    def statistics(self) -> dict[str, object]:
-        """Numbers for tables and metrics."""
+    def statistics(self, now: float) -> dict[str, object]:
+        """Numbers for tables and metrics; `breakers` says which actors do not start, and why."""
         actors = self._actors.values()
         kinds: dict[str, dict[str, int]] = {}
         for actor in actors:
@@ -296,143 +271,79 @@ class NodePools:
         return {
             "actors": len(self._actors),
             "starting": self.starting,
-            "reserve": sum(actor.spare for actor in actors),
+            "reserve": self._spares(_PROCESSORS),
+            "supervisor_reserve": self._spares(_SUPERVISORS),
             "waiting": len(self._waiting),
-            "failures": sum(breaker.failures for breaker in self._breakers.values()),
-            "last_failure": next((b.reason for b in self._breakers.values()), ""),
+            "overloads": self._overloads,
+            "breakers": [
+                {
+                    "role": str(role),
+                    "resources": dict(resources),
+                    "failures": breaker.failures,
+                    "open": self._is_open(breaker, now),
+                    "retry_in_secs": max(breaker.retry_at - now, 0.0),
+                    "reason": breaker.reason,
+                }
+                for (role, resources), breaker in self._breakers.items()
+            ],
             "kinds": kinds,
         }
 
-    # --- rules ----------------------------------------------------------------------------------
+    # --- places ---------------------------------------------------------------------------------
 
-    def _serve(self, request: _Request, now: float) -> Grant | None:
-        """Gives a request a place that exists, the fullest pooled actor first.
+    def _fill(self, request: Request, now: float) -> bool:
+        """Reserves what there is for a request; whether that is all it wants."""
+        for index, want in enumerate(request.wanted):
+            if index not in request.places:
+                place = self._place(request, want, now)
+                if place is not None:
+                    request.places[index] = place
+        return len(request.places) == len(request.wanted)
+
+    def _place(self, request: Request, want: Want, now: float) -> Place | None:
+        """Finds a place that exists, the fullest pooled actor first.
 
         Filling up actors keeps others empty, so that a node can shrink.
         """
         candidates = [actor for actor in self._actors.values() if actor.number not in request.avoid]
-        chosen: _Actor | None = None
-        if request.mode is Mode.POOLED:
+        chosen: PoolActor | None = None
+        if want.mode is Mode.POOLED:
             chosen = max(
-                (actor for actor in candidates if actor.takes(request.key)),
+                (actor for actor in candidates if actor.takes(want.key)),
                 key=lambda actor: len(actor.leases),
                 default=None,
             )
         if chosen is None:
-            wanted = request.key.start_class
+            wanted = want.key.start_class
             chosen = next((a for a in candidates if a.spare and a.start_class == wanted), None)
             if chosen is None:
                 return None
-            chosen.key = request.key
-            chosen.dedicated = request.mode is Mode.DEDICATED
-            chosen.slots = 1 if chosen.dedicated else self._slots_of(request.key)
+            chosen.key = want.key
+            chosen.dedicated = want.mode is Mode.DEDICATED
+            chosen.slots = 1 if chosen.dedicated else self._slots_of(want.key)
         lease = next(self._numbers)
         chosen.leases[lease] = request.session
         chosen.idle_since = now
-        return Grant(request.number, lease, chosen.number, request.session)
+        return Place(lease, chosen.number)
 
-    def _serve_waiting(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        still: deque[_Request] = deque()
-        for request in self._waiting:
-            granted = self._serve(request, now)
-            if granted is None:
-                still.append(request)
-            else:
-                actions.append(granted)
-        self._waiting = still
-        return actions + self._start_needed(now)
+    def _grant(self, request: Request) -> Grant:
+        places = tuple(request.places[index] for index in range(len(request.wanted)))
+        for place in places:
+            actor = self._actors[place.actor]
+            actor.used = True
+            self._breakers.pop(actor.start_class, None)
+        return Grant(request.number, request.session, places)
 
-    def _start_needed(self, now: float) -> list[Action]:
-        """Starts what the waiting requests and the reserve lack, a few at a time."""
-        if self._closed:
-            return []
-        actions: list[Action] = []
-        for start_class, count in self._wanted():
-            starting = [a for a in self._actors.values() if a.state is State.STARTING]
-            under_way = sum(actor.start_class == start_class for actor in starting)
-            room = min(
-                count - under_way,
-                self.settings.max_starts - len(starting),
-                self.settings.max_actors - len(self._actors),
-            )
-            breaker = self._breakers.get(start_class)
-            if breaker is not None:
-                # After a failure one start at a time tells whether the trouble is over.
-                room = 0 if now < breaker.retry_at else min(room, 1 - under_way)
-            for _ in range(room):
-                actor = _Actor(next(self._numbers), start_class)
-                self._actors[actor.number] = actor
-                actions.append(StartActor(actor.number, *start_class))
-        return actions
+    def _take_back(self, request: Request) -> None:
+        """Frees what was reserved for a request; nobody was told of it."""
+        for place in request.places.values():
+            actor = self._actors[place.actor]
+            del actor.leases[place.lease]
+            if not actor.used and not actor.leases:
+                actor.key, actor.dedicated, actor.slots = None, False, 1
+        request.places.clear()
 
-    def _wanted(self) -> list[tuple[_StartClass, int]]:
-        """Counts the actors to start for those who wait (first come first), then the reserve."""
-        wanted: dict[_StartClass, int] = {}
-        sharing: dict[PoolKey, int] = {}
-        for request in self._waiting:
-            if request.mode is Mode.POOLED:
-                # One actor serves as many of a kind as it has slots.
-                before = sharing.get(request.key, 0)
-                sharing[request.key] = before + 1
-                if before % self._slots_of(request.key):
-                    continue
-            wanted[request.key.start_class] = wanted.get(request.key.start_class, 0) + 1
-        spare = sum(a.spare and a.start_class == _GENERIC for a in self._actors.values())
-        reserve = wanted.get(_GENERIC, 0) + self.settings.reserve - spare
-        return [*wanted.items(), (_GENERIC, reserve)]
-
-    def _disposable(self) -> list[_Actor]:
-        """Lists the unused actors beyond the reserve, the longest idle first."""
-        unused = sorted(
-            (actor for actor in self._actors.values() if actor.unused),
-            key=lambda actor: actor.idle_since,
-        )
-        # The youngest of the generic spares are the reserve.
-        spares = [actor for actor in unused if actor.spare and actor.start_class == _GENERIC]
-        kept = spares[max(len(spares) - self.settings.reserve, 0) :]
-        return [actor for actor in unused if actor not in kept]
-
-    def _make_room(self, request: _Request) -> list[Action]:
-        """Gives up an idle actor of another kind when the node is full."""
-        if len(self._actors) < self.settings.max_actors:
-            return []
-        victim = next(iter(self._disposable()), None)
-        if victim is None and request.key.start_class != _GENERIC:
-            victim = next((actor for actor in self._actors.values() if actor.spare), None)
-        if victim is None:
-            return []
-        del self._actors[victim.number]
-        return [KillActor(victim.number, "its place is needed")]
-
-    def _reason_to_refuse(self, request: _Request, now: float) -> Refuse | None:
-        breaker = self._breakers.get(request.key.start_class)
-        if (
-            breaker is not None
-            and now < breaker.retry_at
-            and breaker.failures >= self.settings.failures_to_open
-        ):
-            return self._refuse_broken(request, breaker, now)
-        if len(self._waiting) >= self.settings.max_waiting:
-            return self._refuse(
-                request, f"{len(self._waiting)} requests wait for an actor", overloaded=True
-            )
-        if len(self._actors) >= self.settings.max_actors and not self._room_coming(request):
-            limit = self.settings.max_actors
-            return self._refuse(request, f"the node has its {limit} actors", overloaded=True)
-        return None
-
-    def _room_coming(self, request: _Request) -> bool:
-        """Whether an actor that is being started may serve it, those before it served."""
-        wanted = request.key.start_class
-        coming = sum(
-            actor.state is State.STARTING and actor.start_class == wanted
-            for actor in self._actors.values()
-        )
-        ahead = sum(item.key.start_class == wanted for item in self._waiting)
-        return coming > ahead
-
-    def _free(self, actor: _Actor, lease: int, now: float) -> list[Action]:
+    def _free(self, actor: PoolActor, lease: int, now: float) -> list[Action]:
         del actor.leases[lease]
         actor.idle_since = now
         if actor.dedicated:
@@ -441,8 +352,165 @@ class NodePools:
             return [KillActor(actor.number, "its session is over")]
         return []
 
+    def _serve_waiting(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        still: deque[Request] = deque()
+        for request in self._waiting:
+            if self._fill(request, now):
+                actions.append(self._grant(request))
+            else:
+                still.append(request)
+        self._waiting = still
+        return actions + self._start_needed(now)
+
+    # --- actors to start ------------------------------------------------------------------------
+
+    def _start_needed(self, now: float) -> list[Action]:
+        """Starts what the waiting requests and the reserve lack, a few at a time."""
+        if self._closed:
+            return []
+        demand = self._demand(self._waiting)
+        actions: list[Action] = []
+        for start_class, count in demand.items():
+            actions += self._start(start_class, count, self._room(), now)
+        # The reserve takes no room that was promised to those who wait.
+        left = self._room() - self._short_of(demand)
+        for start_class, size in self._reserves().items():
+            count = demand.get(start_class, 0) + size - self._spares(start_class)
+            begun = self._start(start_class, count, left, now)
+            left -= len(begun)
+            actions += begun
+        return actions
+
+    def _start(
+        self, start_class: StartClass, count: int, room: int, now: float
+    ) -> list[StartActor]:
+        """Starts actors of a class until so many are under way, where that is possible now."""
+        under_way = self._under_way(start_class)
+        number = min(count - under_way, self.settings.max_starts - self.starting, room)
+        breaker = self._breakers.get(start_class)
+        if breaker is not None:
+            # After a failure one start at a time tells whether the trouble is over.
+            number = 0 if now < breaker.retry_at else min(number, 1 - under_way)
+        begun = []
+        for _ in range(number):
+            actor = PoolActor(next(self._numbers), start_class)
+            self._actors[actor.number] = actor
+            begun.append(StartActor(actor.number, *start_class))
+        return begun
+
+    def _demand(self, requests: Iterable[Request]) -> Counter[StartClass]:
+        """Counts the actors that requests have to wait for, first come first."""
+        demand: Counter[StartClass] = Counter()
+        sharing: Counter[PoolKey] = Counter()
+        for request in requests:
+            for want in request.missing:
+                if want.mode is Mode.POOLED:
+                    # One actor serves as many of a kind as it has slots.
+                    sharing[want.key] += 1
+                    if (sharing[want.key] - 1) % self._slots_of(want.key):
+                        continue
+                demand[want.key.start_class] += 1
+        return demand
+
+    def _short_of(self, demand: Counter[StartClass]) -> int:
+        """Counts the actors that those who wait need and that are not being started yet."""
+        return sum(max(count - self._under_way(kind), 0) for kind, count in demand.items())
+
+    def _under_way(self, start_class: StartClass) -> int:
+        return sum(
+            actor.state is State.STARTING and actor.start_class == start_class
+            for actor in self._actors.values()
+        )
+
+    def _room(self) -> int:
+        return self.settings.max_actors - len(self._actors)
+
+    def _reserves(self) -> dict[StartClass, int]:
+        """Returns the sizes of the reserve; a session needs its supervisor first."""
+        return {
+            _SUPERVISORS: self.settings.supervisor_reserve,
+            _PROCESSORS: self.settings.reserve,
+        }
+
+    def _spares(self, start_class: StartClass) -> int:
+        return sum(a.spare and a.start_class == start_class for a in self._actors.values())
+
+    # --- actors to give up ----------------------------------------------------------------------
+
+    def _disposable(self) -> list[PoolActor]:
+        """Lists the unused actors beyond the reserve, the longest idle first."""
+        unused = sorted(
+            (actor for actor in self._actors.values() if actor.unused),
+            key=lambda actor: actor.idle_since,
+        )
+        kept: list[PoolActor] = []
+        for start_class, size in self._reserves().items():
+            # The youngest of the spares are the reserve.
+            spares = [a for a in unused if a.spare and a.start_class == start_class]
+            kept += spares[max(len(spares) - size, 0) :]
+        return [actor for actor in unused if actor not in kept]
+
+    def _victims(self, request: Request) -> list[PoolActor]:
+        """Lists what may be given up for a request on a full node: the idle, then the reserve."""
+        of_use = {want.key.start_class for want in request.missing}
+        idle = self._disposable()
+        spares = [a for a in self._actors.values() if a.spare and a.start_class not in of_use]
+        return [*idle, *(actor for actor in spares if actor not in idle)]
+
+    # --- refusals -------------------------------------------------------------------------------
+
+    def _too_many_sessions(self, request: Request) -> bool:
+        asked = _supervisors_of(request.wanted)
+        carried = sum(
+            len(actor.leases)
+            for actor in self._actors.values()
+            if actor.start_class[0] is Role.SUPERVISOR
+        )
+        waiting = sum(_supervisors_of(item.missing) for item in self._waiting)
+        return asked > 0 and carried + waiting + asked > self.settings.max_sessions
+
+    def _lacking_room(self, request: Request) -> int:
+        """Counts the actors by which the node is too small for those who wait and this one."""
+        demand = self._demand([*self._waiting, request])
+        return max(self._short_of(demand) - self._room(), 0)
+
+    def _reason_to_refuse(self, request: Request, victims: int, now: float) -> Refuse | None:
+        for want in request.missing:
+            breaker = self._breakers.get(want.key.start_class)
+            if breaker is not None and self._is_open(breaker, now):
+                return self._refuse_broken(request, breaker, now)
+        if len(self._waiting) >= self.settings.max_waiting:
+            return self._refuse(
+                request, f"{len(self._waiting)} requests wait for actors", overloaded=True
+            )
+        if self._lacking_room(request) > victims:
+            return self._refuse(request, self._what_is_short(request, victims), overloaded=True)
+        return None
+
+    def _what_is_short(self, request: Request, victims: int) -> str:
+        kinds = Counter(f"{want.key.role} {want.key.kind}" for want in request.missing)
+        names = ", ".join(f"{name} ({count})" for name, count in kinds.items())
+        needed = self._demand([request]).total()
+        promised = self._short_of(self._demand(self._waiting))
+        room = max(self._room() + victims - promised, 0)
+        return (
+            f"no room: the session needs {needed} more, for {names}, and the node can start {room}"
+            f" beside those promised to others (at most {self.settings.max_actors} actors in all)"
+        )
+
+    def _is_open(self, breaker: Breaker, now: float) -> bool:
+        return breaker.failures >= self.settings.failures_to_open and now < breaker.retry_at
+
+    def _give_up(self, refused: Refuse) -> Refuse:
+        """Takes a refused request off the waiting ones, and frees what was reserved for it."""
+        for item in [item for item in self._waiting if item.number == refused.request]:
+            self._waiting.remove(item)
+            self._take_back(item)
+        return refused
+
     @staticmethod
-    def _refuse_broken(request: _Request, breaker: _Breaker, now: float) -> Refuse:
+    def _refuse_broken(request: Request, breaker: Breaker, now: float) -> Refuse:
         return Refuse(
             request=request.number,
             reason=f"actors do not start ({breaker.failures} times in a row): {breaker.reason}",
@@ -450,11 +518,15 @@ class NodePools:
             retry_after_secs=max(breaker.retry_at - now, 0.0),
         )
 
-    @staticmethod
-    def _refuse(request: _Request, reason: str, *, overloaded: bool) -> Refuse:
+    def _refuse(self, request: Request, reason: str, *, overloaded: bool) -> Refuse:
+        self._overloads += overloaded
         return Refuse(request.number, reason, overloaded, 1.0)
 
     def _slots_of(self, key: PoolKey) -> int:
         if key.role is Role.SUPERVISOR:
             return self.settings.supervisor_slots
         return self.settings.slots_per_actor
+
+
+def _supervisors_of(wanted: Iterable[Want]) -> int:
+    return sum(want.key.role is Role.SUPERVISOR for want in wanted)

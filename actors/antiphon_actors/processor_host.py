@@ -14,18 +14,22 @@ from typing import Any
 
 from loguru import logger
 
-from antiphon.errors import PlacementError
+from antiphon.compat import aliases
+from antiphon.errors import ConfigError, PlacementError
 from antiphon.frames import codec
 from antiphon.metrics.metrics import MetricsData
 from antiphon.observers.base_observer import BaseObserver, FramePushed
+from antiphon.pipeline.monitors import report_watchdog
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSetup
 from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
+from antiphon.utils.tracing import trace_state
 from antiphon_actors.channels import ChannelError, OutStream
 from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.session.edge import EdgeInbox
 from antiphon_actors.session.endpoint import Endpoint, pack
+from antiphon_actors.session.network import Network
 from antiphon_actors.session.node import SessionNode
 from antiphon_actors.session.spec import AttachSpec, HostedSpec
 from antiphon_actors.session.wire_types import adopt_bot_classes
@@ -61,10 +65,11 @@ class _Hosted:
 class ForwardingObserver(BaseObserver):
     """Reports pushes between processors that do not run at home to the observers there."""
 
-    def __init__(self, node: SessionNode, home_uri: str) -> None:
+    def __init__(self, node: SessionNode, spec: AttachSpec) -> None:
         super().__init__()
         self._node = node
-        self._home_uri = home_uri
+        self._home_uri = spec.home_uri
+        self._home_clock_started_ns = spec.clock_started_ns
         self._stream: OutStream | None = None
         self._lost = False
 
@@ -84,7 +89,7 @@ class ForwardingObserver(BaseObserver):
                 source,
                 destination,
                 data.direction.value,
-                data.timestamp + node.clock_started_ns,
+                data.timestamp + self._home_clock_started_ns,
                 frame,
             ],
             None,
@@ -112,15 +117,16 @@ class ForwardingObserver(BaseObserver):
 class ProcessorHost:
     """Builds processors from their blueprints and runs them for their sessions."""
 
-    def __init__(self, name: str, hub_dir: str) -> None:
+    def __init__(self, name: str, hub_dir: str, network: Network | None = None) -> None:
         """Makes a host; start() opens it.
 
         Args:
             name: Name of the process, for logs and peers.
             hub_dir: Directory for the socket of its hub.
+            network: This node's place among others; None if sessions stay on one node.
         """
         self.prefix = 0
-        self._endpoint = Endpoint(name)
+        self._endpoint = Endpoint(name, network)
         self._socket = Path(hub_dir) / f"{name}.sock"
         self._sessions: dict[str, _Hosted] = {}
 
@@ -144,10 +150,16 @@ class ProcessorHost:
         for path in spec.import_paths:
             if path not in sys.path:
                 sys.path.append(path)
+        try:
+            aliases.adopt(spec.pipecat)
+        except ConfigError as error:
+            raise PlacementError(f"in the actor: {error}") from error
         hosted = self._new_session(spec, adopt_bot_classes(spec.classes))
         try:
             # Its end tells that the bot's process is gone, whether or not frames go there.
-            await hosted.node.link(spec.home_uri)
+            home = await hosted.node.link(spec.home_uri)
+            if spec.clock_started_ns:  # on the clock of this machine
+                hosted.node.clock_started_ns += self._endpoint.clock_offset_ns(home)
             if hosted.observer is not None:
                 await hosted.observer.start()
             for hosted_spec in spec.processors:
@@ -215,6 +227,7 @@ class ProcessorHost:
             "pid": os.getpid(),
             "sessions": len(self._sessions),
             "processors": sum(len(hosted.processors) for hosted in self._sessions.values()),
+            "links": self._endpoint.statistics(),
         }
 
     async def aclose(self) -> None:
@@ -250,17 +263,27 @@ class ProcessorHost:
             classes=classes,
         )
         node.clock_started_ns = spec.clock_started_ns
+        # Services that run here report their spans; home knows the turns, and has the exporter.
+        node.context.run(
+            trace_state.adopt,
+            trace_state.TraceState(
+                report=lambda span: node.notify(spec.home_uri, "span", [span.to_plain()])
+            ),
+        )
         hosted = _Hosted(node)
         hosted.tasks.setup(
             TaskManagerParams(
                 loop=asyncio.get_running_loop(),
                 enable_watchdog_timers=spec.watchdog_timers_enabled,
+                on_watchdog=lambda task, secs: report_watchdog(
+                    hosted.processors.values(), task, secs
+                ),
             )
         )
         node.join()
         self._sessions[spec.session_id] = hosted
         if spec.observe:
-            hosted.forward = ForwardingObserver(node, spec.home_uri)
+            hosted.forward = ForwardingObserver(node, spec)
             hosted.observer = TaskObserver(observers=[hosted.forward], task_manager=hosted.tasks)
         return hosted
 

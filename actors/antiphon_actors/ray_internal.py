@@ -11,14 +11,18 @@ import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from loguru import logger
+
+from antiphon_actors import _on_demand, _worker
 
 LOOPBACK = "127.0.0.1"
 
@@ -31,6 +35,12 @@ LAZY_IMPORTS_OF_RAY = (
     "pydantic.v1.fields",
     "starlette.datastructures",
     "ray._private.arrow_serialization",
+)
+
+_DASHBOARD_AGENTS_PORTS = (
+    "METRICS_AGENT_PORT_NAME",
+    "METRICS_EXPORT_PORT_NAME",
+    "DASHBOARD_AGENT_LISTEN_PORT_NAME",
 )
 
 # Raised where a private name is gone or has another shape.
@@ -352,8 +362,8 @@ def run_head(config_json: str) -> None:
     has changed, `ray.init` in this process does the same, and the process stays.
 
     Args:
-        config_json: `directory`, `num_cpus` (or null), `resources`, `object_store_bytes`,
-            `dashboard` (bool).
+        config_json: `directory`, `num_cpus` (or null), `resources`, `further_nodes` (a list of
+            such), `object_store_bytes`, `dashboard` (bool), `fork_directory` (nobody else's).
     """
     config = json.loads(config_json)
     os.environ.setdefault("DASHBOARD_METRIC_PORT", str(_free_port()))
@@ -376,13 +386,14 @@ def run_head(config_json: str) -> None:
 
 
 def _start_node(config: dict[str, Any]) -> dict[str, object]:
-    from ray._private.node import Node
+    node_class = _node_class(config)
+    common = _node_parameters(config)
 
     # The API server takes as long to start as all the rest, which does not need it.
     with ThreadPoolExecutor(max_workers=1) as beside:
         api_server: Future[None] | None = None
 
-        class Head(Node):  # type: ignore[misc]
+        class Head(node_class):  # type: ignore[misc, valid-type]
             def start_api_server(self, **options: Any) -> None:
                 # Ray starts this process even without a dashboard, for usage statistics alone.
                 nonlocal api_server
@@ -391,20 +402,13 @@ def _start_node(config: dict[str, Any]) -> dict[str, object]:
 
         node = Head(
             _private("ray._private.parameter").RayParams(
-                node_ip_address=LOOPBACK,
                 gcs_server_port=0,
-                num_cpus=config["num_cpus"],
                 resources=config["resources"],
-                object_store_memory=config["object_store_bytes"],
-                temp_dir=config["directory"],
                 include_dashboard=config["dashboard"],
                 dashboard_host=LOOPBACK,
                 dashboard_port=_free_port() if config["dashboard"] else None,
-                # Its default is one fixed port: a second cluster's API server would talk to the
-                # first one's agent.
-                dashboard_agent_listen_port=_free_port(),
                 no_monitor=True,
-                include_log_monitor=False,
+                **common,
             ),
             head=True,
             shutdown_at_exit=False,
@@ -412,6 +416,8 @@ def _start_node(config: dict[str, Any]) -> dict[str, object]:
         )
         if api_server is not None:
             api_server.result()
+    for resources in config["further_nodes"]:
+        _start_further_node(node.gcs_address, resources, config)
     # As `ray start` does. Without the file a job would be given the address of whichever cluster of
     # this machine Ray finds first among all processes.
     _private("ray._private.utils").write_ray_address(node.gcs_address, config["directory"])
@@ -420,6 +426,93 @@ def _start_node(config: dict[str, Any]) -> dict[str, object]:
         "dashboard": node.webui_url if config["dashboard"] else None,
         "logs": node.get_logs_dir_path(),
     }
+
+
+def _start_further_node(
+    gcs_address: str, resources: dict[str, float], config: dict[str, Any]
+) -> None:
+    """Starts the processes of another node on this machine."""
+    _node_class(config)(
+        _private("ray._private.parameter").RayParams(
+            gcs_address=gcs_address,
+            node_manager_port=0,
+            resources=resources,
+            **_node_parameters(config),
+        ),
+        head=False,
+        shutdown_at_exit=False,
+        spawn_reaper=False,
+    )
+
+
+def _node_parameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What all nodes of a private cluster have in common."""
+    parameters = {
+        "node_ip_address": LOOPBACK,
+        "num_cpus": config["num_cpus"],
+        "object_store_memory": config["object_store_bytes"],
+        "temp_dir": config["directory"],
+        # Its default is one fixed port: a second cluster's API server would talk to the first one's
+        # agent.
+        "dashboard_agent_listen_port": _free_port(),
+        "include_log_monitor": False,
+    }
+    script = Path(_private("ray").__file__).parent / "_private" / "workers" / "default_worker.py"
+    if script.exists():
+        os.environ[_worker.SCRIPT_VARIABLE] = str(script)
+        os.environ[_worker.DIRECTORY_VARIABLE] = config["fork_directory"]
+        parameters["worker_path"] = _worker.__file__
+    return parameters
+
+
+def _node_class(config: dict[str, Any]) -> Any:
+    """Ray's description of a node, without the agents that only jobs and a dashboard need.
+
+    They take 150 MB, and a raylet waits for seconds until they run.
+    """
+    node_class = _private("ray._private.node").Node
+    if config["dashboard"]:
+        return node_class
+    services, raylet = _private("ray._private.services"), _private("ray._raylet")
+
+    class LeanNode(node_class):  # type: ignore[misc, valid-type]
+        def start_raylet(self, *arguments: Any, **options: Any) -> None:
+            port = self._ray_params.runtime_env_agent_port = _free_port()
+            # The raylet waits until its agents have said where they listen: -1 for nowhere.
+            ports = {
+                **dict.fromkeys(_DASHBOARD_AGENTS_PORTS, -1),
+                "RUNTIME_ENV_AGENT_PORT_NAME": port,
+            }
+            for name, number in ports.items():
+                raylet.persist_port(self._session_dir, self._node_id, getattr(raylet, name), number)
+            start_process = services.start_ray_process
+
+            def start(command: list[str], *rest: Any, **more: Any) -> Any:
+                lean = [_without_agent(argument, port) for argument in command]
+                return start_process(lean, *rest, **more)
+
+            services.start_ray_process = start
+            try:
+                super().start_raylet(*arguments, **options)
+            finally:
+                services.start_ray_process = start_process
+
+    return LeanNode
+
+
+def _without_agent(argument: str, port: int) -> str:
+    """Changes an argument of a raylet that is the command of an agent.
+
+    A raylet ends with its agents, so something runs in their place: for the dashboard's, what waits
+    for ever; for that of runtime environments, what waits for the first who asks for one.
+    """
+    name, _, command = argument.partition("=")
+    if name == "--dashboard_agent_command":
+        return f"{name}=sleep infinity"
+    if name == "--runtime_env_agent_command":
+        on_demand = [sys.executable, "-I", "-S", _on_demand.__file__, str(port)]
+        return f"{name}={subprocess.list2cmdline(on_demand)} {command}"
+    return argument
 
 
 def _start_with_driver(config: dict[str, Any]) -> dict[str, object]:

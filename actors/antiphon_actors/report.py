@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class SessionReport:
         failures: What did not, for people; each names file or processor and cause.
         processors: Every processor: where it ran, why, its traffic.
         files: Files the bot wrote to its output directory, by name.
+        conversations: What was said and how long it took, for each task of the bot: the plain form
+            of ``antiphon.observers.session_report.SessionReport``.
     """
 
     session_id: str
@@ -33,6 +36,21 @@ class SessionReport:
     failures: list[str] = field(default_factory=list)
     processors: list[ProcessorRecord] = field(default_factory=list)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    conversations: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Writes the session to a JSON file, with what people said.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        plain = {
+            "session_id": self.session_id,
+            "exit_code": self.exit_code,
+            "failures": self.failures,
+            "conversations": self.conversations,
+        }
+        path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

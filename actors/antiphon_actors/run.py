@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 import tempfile
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -25,6 +26,9 @@ from antiphon_actors.progress import Progress
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
 from antiphon_actors.session.home import RecordingExecutor, SessionRecord
+
+if TYPE_CHECKING:
+    from antiphon_actors.agent_types import NetworkSettings
 
 SETUP_DEADLINE_SECS = 60.0
 LOOK_DEADLINE_SECS = 5.0
@@ -47,6 +51,8 @@ class RunOptions:
         address: A running cluster to join; None for a private one on this machine.
         log_level: Logs below it are not shown.
         on_failure: Told what goes wrong in the session, as it happens; the report has it too.
+        across_nodes: Whether processors may run on other nodes than the bot; None if they may where
+            the cluster has several.
     """
 
     bot_file: BotFile
@@ -56,6 +62,7 @@ class RunOptions:
     address: str | None = None
     log_level: str = "WARNING"
     on_failure: Callable[[str], None] | None = None
+    across_nodes: bool | None = None
 
 
 async def run_here(options: RunOptions) -> SessionReport:
@@ -87,6 +94,7 @@ async def run_here(options: RunOptions) -> SessionReport:
         record.failures,
         record.processors,
         files,
+        record.conversations(),
     )
 
 
@@ -107,7 +115,7 @@ async def run_on_cluster(
         AntiphonError: If the cluster or the session's actors cannot be had.
     """
     async with _cluster(options.address, progress) as directory:
-        async with _agent(directory, progress) as agent:
+        async with _agent(directory, progress, across_nodes=options.across_nodes) as agent:
             report = await _session(options, agent, progress)
         if report_to is not None:
             from antiphon_actors.mailbox import offer
@@ -159,14 +167,21 @@ async def look_for_cluster(address: str) -> None:
 
 
 @asynccontextmanager
-async def _agent(directory: Path | None, progress: Progress) -> AsyncIterator[Any]:
+async def _agent(
+    directory: Path | None, progress: Progress, *, across_nodes: bool | None
+) -> AsyncIterator[Any]:
     from antiphon_actors.node_agent import AgentSettings, create_agent
     from antiphon_actors.pool_types import PoolSettings
 
     progress.say("starting actors")
     # Inside the directory of a private cluster it goes with it, even if this process is killed.
     with scratch_directory("antiphon-", directory or _directory_for_sockets()) as hub_dir:
-        settings = AgentSettings(hub_dir=str(hub_dir), pools=PoolSettings(reserve=3))
+        settings = AgentSettings(
+            hub_dir=str(hub_dir),
+            # Its one session takes the only supervisor.
+            pools=PoolSettings(reserve=3, supervisor_reserve=0),
+            network=_network(directory, across_nodes),
+        )
         agent = create_agent(settings)
         try:
             async with asyncio.timeout(SETUP_DEADLINE_SECS):
@@ -178,6 +193,22 @@ async def _agent(directory: Path | None, progress: Progress) -> AsyncIterator[An
             ) from error
         finally:
             await _end_agent(agent)
+
+
+def _network(directory: Path | None, across_nodes: bool | None) -> NetworkSettings | None:
+    """How the session may use other nodes than this; None if it may not."""
+    from antiphon_actors.agent_types import NetworkSettings
+    from antiphon_actors.neighbours import living_nodes
+
+    if across_nodes is None:
+        across_nodes = len(living_nodes()) > 1
+    if not across_nodes:
+        return None
+    return NetworkSettings(
+        cluster=f"antiphon-{secrets.token_hex(8)}",
+        authority_dir=directory / "authority" if directory is not None else None,
+        scratch_dir=directory,
+    )
 
 
 def _directory_for_sockets() -> Path | None:

@@ -13,25 +13,25 @@ from typing import Any, Literal
 
 import ray
 from loguru import logger
-from ray.exceptions import RayError, RayTaskError
 
-from antiphon.errors import AntiphonError, PlacementError, SessionError
+from antiphon.errors import SessionError
 from antiphon.pipeline.executor import Executor, use_executor
 from antiphon.runner.types import RunnerArguments
+from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
-from antiphon_actors.node_agent import ActorLease
-from antiphon_actors.placement.plan import PlacedProcessor
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
 from antiphon_actors.session.endpoint import Endpoint
-from antiphon_actors.session.home import ActorExecutor, Host, SessionRecord
-from antiphon_actors.session.spec import AttachSpec
+from antiphon_actors.session.home import ActorExecutor, SessionRecord
+from antiphon_actors.session.network import Network
+from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_tasks_apart
 
-ACQUIRE_DEADLINE_SECS = 30.0
 CANCEL_DEADLINE_SECS = 4.0
+TASKS_DEADLINE_SECS = 2.0
+"""How long what a bot has left running may resist its cancellation."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
 """Output that may wait for whoever follows a session; further pieces are dropped and counted."""
 
@@ -142,54 +142,6 @@ class _Outputs:
         return Output(first.stream, "".join(texts))
 
 
-class _LeasedHost:
-    """A processor actor, as the session's executor sees it."""
-
-    def __init__(self, lease: ActorLease) -> None:
-        self._lease = lease
-        self.uri = lease.facts.uri
-        self.description = f"actor {lease.actor_id[:8]}, pid {lease.facts.pid}"
-
-    async def attach(self, spec: AttachSpec) -> None:
-        try:
-            await self._lease.handle.attach.remote(spec)
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, AntiphonError):
-                raise PlacementError(str(cause)) from error
-            raise PlacementError(f"{self.description} failed: {cause}") from error
-        except RayError as error:
-            raise PlacementError(f"{self.description} is gone: {error}") from error
-
-
-class AgentProvider:
-    """Gets processor actors from the node's agent."""
-
-    def __init__(self, agent: Any) -> None:
-        self._agent = agent
-
-    async def acquire(self, session_id: str, placed: PlacedProcessor) -> Host:
-        """A processor actor for a processor."""
-        try:
-            async with asyncio.timeout(ACQUIRE_DEADLINE_SECS):
-                lease = await self._agent.acquire.remote(
-                    _processors_of(session_id), placed.kind, placed.where, dict(placed.resources)
-                )
-        except (RayTaskError, TimeoutError) as error:
-            cause = error.cause if isinstance(error, RayTaskError) else "no answer in time"
-            raise PlacementError(f"no actor for {placed.processor.name}: {cause}") from error
-        return _LeasedHost(lease)
-
-    async def release(self, session_id: str) -> None:
-        """Gives back every actor of a session."""
-        await self._agent.release.remote(_processors_of(session_id))
-
-
-def _processors_of(session_id: str) -> str:
-    """The session's name with the agent, apart from that of its supervisor's own place."""
-    return f"{session_id}/processors"
-
-
 class _Running:
     """A session in this process."""
 
@@ -203,13 +155,14 @@ class SupervisorActor(WatchedActor):
     Args:
         hub_dir: Directory of the process's Unix socket.
         agent: The node agent, which owns this actor and the processor actors.
+        network: The node's place among others; None if sessions stay on one node.
     """
 
-    def __init__(self, hub_dir: str, agent: Any) -> None:
+    def __init__(self, hub_dir: str, agent: Any, network: Network | None = None) -> None:
         super().__init__()
         self._hub_dir = hub_dir
         self._agent = agent
-        self._endpoint = Endpoint(f"supervisor-{os.getpid()}")
+        self._endpoint = Endpoint(f"supervisor-{os.getpid()}", network)
         self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Running] = {}
@@ -219,8 +172,12 @@ class SupervisorActor(WatchedActor):
         async with self._starting:
             if self._facts is None:
                 self.adopt_loop()
+                tell_tasks_apart(asyncio.get_running_loop())
+                console.install("WARNING")
                 prefix = claim_process_prefix()
                 await self._endpoint.start(f"unix://{self._hub_dir}/supervisor-{os.getpid()}.sock")
+                # The first call to an actor connects to it, which no session shall wait for.
+                await self._agent.start.remote()
                 context = ray.get_runtime_context()
                 self._facts = ActorFacts(
                     uri=self._endpoint.uri,
@@ -232,7 +189,7 @@ class SupervisorActor(WatchedActor):
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for the health check."""
-        return {"sessions": len(self._sessions)}
+        return {"sessions": len(self._sessions), "links": self._endpoint.statistics()}
 
     async def run_session(
         self, spec: SessionSpec
@@ -240,17 +197,17 @@ class SupervisorActor(WatchedActor):
         """Runs a session; yields what it prints and what fails, and its report last."""
         if spec.session_id in self._sessions:
             raise SessionError(f"session {spec.session_id} is running already")
-        console.install(spec.log_level)
         _change_directory(spec.directory)
         outputs = _Outputs()
         record = SessionRecord(on_failure=outputs.fail)
         files: dict[str, bytes] = {}
         with (
-            console.session_output(outputs.write),
+            console.session_output(outputs.write, spec.log_level),
             logger.contextualize(session_id=spec.session_id),
+            own_tasks() as tasks,
         ):
             task = asyncio.create_task(
-                self._run(spec, record, files), name=f"session {spec.session_id}"
+                self._run_to_its_end(spec, record, files, tasks), name=f"session {spec.session_id}"
             )
         self._sessions[spec.session_id] = _Running(task)
         task.add_done_callback(lambda _: outputs.end())
@@ -286,6 +243,16 @@ class SupervisorActor(WatchedActor):
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
 
+    async def _run_to_its_end(
+        self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], tasks: Tasks
+    ) -> int:
+        try:
+            return await self._run(spec, record, files)
+        finally:
+            left = await end_tasks(tasks, TASKS_DEADLINE_SECS)
+            if left:
+                logger.warning("tasks of the bot do not end", count=left)
+
     async def _run(self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes]) -> int:
         try:
             module = load_bot(spec.bot_file)
@@ -299,7 +266,7 @@ class SupervisorActor(WatchedActor):
                 return ActorExecutor(
                     name,
                     self._endpoint,
-                    AgentProvider(self._agent),
+                    AgentProvider(self._agent, spec.session_id),
                     placement,
                     here=f"supervisor, pid {os.getpid()}",
                     record=record,
@@ -336,4 +303,6 @@ def _report(
         failures.append(describe(error, spec.bot_file))
     else:
         code = task.result() or int(bool(failures))
-    return SessionReport(spec.session_id, code, failures, record.processors, files)
+    return SessionReport(
+        spec.session_id, code, failures, record.processors, files, record.conversations()
+    )

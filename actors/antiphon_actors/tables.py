@@ -25,8 +25,7 @@ def plan_table(plan: Plan, path: str) -> Table:
     table.add_column("place")
     table.add_column("why", overflow="fold")
     for placed in plan.workers:
-        place = "the bot's process" if placed.where == "home" else f"{placed.where} actor"
-        table.add_row(escape(placed.processor.name), place, escape(placed.why))
+        table.add_row(escape(placed.processor.name), escape(placed.place), escape(placed.why))
     return table
 
 

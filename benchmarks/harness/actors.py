@@ -43,6 +43,7 @@ class Session:
         if self.program is not None:
             with suppress(ProgramFailed):
                 await self.program.ask("stop", deadline_secs=END_DEADLINE_SECS)
+            self.program.close()
         if self.follower is not None:
             await asyncio.wait({self.follower}, timeout=END_DEADLINE_SECS)
             self.follower.cancel()

@@ -38,8 +38,16 @@ def write_wav(path: Path, seconds: float, sample_rate: int, channels: int) -> Pa
 
 def test_a_bot_prints_and_decides_the_exit_code(antiphon: CommandLine, tmp_path: Path) -> None:
     bot = write(tmp_path / "bot.py", bots.TALKS)
-    done = antiphon.run("run", bot, "--local", "--body", '{"table": 7}', "--table")
+    report = tmp_path / "report.json"
+    done = antiphon.run(
+        "run", bot, "--local", "--body", '{"table": 7}', "--table", "--report", report
+    )
     assert done.code == 3
+    written = json.loads(report.read_text(encoding="utf-8"))
+    assert written["exit_code"] == 3
+    assert [set(one) >= {"transcript", "turns", "usage"} for one in written["conversations"]] == [
+        True
+    ]
     assert done.out.splitlines()[0] == "body {'table': 7}"
     assert {"started", "heard HELLO"} < set(done.out.splitlines())
     assert "everything runs in one process" in done.out

@@ -16,7 +16,15 @@ sys.path.append(str(SUPPORT))
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalCluster]:
-    """One private cluster for all tests, with an API server because jobs need one."""
-    settings = ClusterSettings(num_cpus=2, dashboard=True, environment={"PYTHONPATH": str(SUPPORT)})
+    """One private cluster for all tests, with an API server because jobs need one.
+
+    Its second node offers one `elsewhere`.
+    """
+    settings = ClusterSettings(
+        num_cpus=2,
+        dashboard=True,
+        environment={"PYTHONPATH": str(SUPPORT)},
+        further_nodes=[{"elsewhere": 1.0}],
+    )
     with LocalCluster(settings) as running:
         yield running

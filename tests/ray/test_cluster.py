@@ -170,7 +170,7 @@ def test_another_process_joins_and_leaves_it_alone(cluster: LocalCluster) -> Non
         "assert not ray.is_initialized()\n"
     )
     done = run_program(code, RAY_ADDRESS=cluster.address)
-    assert done.stdout == f"{cluster.address} 1\n", done.stderr
+    assert done.stdout == f"{cluster.address} 2\n", done.stderr
     assert cluster.directory.exists()
 
 

@@ -11,9 +11,10 @@ import psutil
 import pytest
 import ray
 
+from antiphon.errors import PlacementError
 from antiphon_actors.cluster import LocalCluster
 from antiphon_actors.errors import NoActorError
-from antiphon_actors.node_agent import AgentSettings, create_agent, find_agent
+from antiphon_actors.node_agent import ActorWanted, AgentSettings, create_agent, find_agent
 from antiphon_actors.pool_types import PoolSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
@@ -31,7 +32,9 @@ def agent(cluster: LocalCluster, hub: Path) -> Iterator[Any]:
         host="antiphon_fake_actors:FakeHost",
         supervisor="antiphon_fake_actors:FakeSupervisor",
         supervisor_arguments={"greeting": "good evening"},
-        pools=PoolSettings(reserve=1, slots_per_actor=2, idle_secs=0.5),
+        pools=PoolSettings(
+            reserve=1, supervisor_reserve=0, supervisor_slots=1, slots_per_actor=2, idle_secs=0.5
+        ),
         warm_workers=1,
     )
     handle = create_agent(settings)
@@ -87,6 +90,51 @@ async def test_serves_sessions_from_its_reserve(agent: Any, hub: Path) -> None:
     assert len(sockets(hub)) == 1
 
 
+async def test_gives_all_places_of_a_session_at_once_and_passes_its_specs_on(agent: Any) -> None:
+    wanted = [ActorWanted("Echo"), ActorWanted("Other"), ActorWanted("Echo", "dedicated")]
+    places = await agent.acquire_all.remote("a", wanted)
+    assert len({place.facts.pid for place in places}) == 3
+    errors = await agent.attach.remote([(place.lease_id, "spec") for place in places])
+    assert errors == [None, None, None]
+    await agent.release.remote("a")
+    (error,) = await agent.attach.remote([(places[2].lease_id, "spec")])
+    assert isinstance(error, NoActorError)
+
+
+async def test_tells_what_went_wrong_in_an_actor(agent: Any) -> None:
+    (place,) = await agent.acquire_all.remote("a", [ActorWanted("Echo")])
+    first, second, third = await agent.attach.remote(
+        [(place.lease_id, spec) for spec in ("refuse", "spec", "break")]
+    )
+    assert isinstance(first, PlacementError)
+    assert str(first) == "not here"
+    assert second is None
+    # An exception of the bot's own, which no other process could make.
+    assert isinstance(third, PlacementError)
+    assert str(third).startswith("the actor failed:")
+    assert "Unportable: twice two" in str(third)
+    await agent.release.remote("a")
+
+
+async def test_refuses_a_session_that_has_no_room_as_a_whole(
+    cluster: LocalCluster, hub: Path
+) -> None:
+    agent = create_agent(
+        AgentSettings(
+            hub_dir=str(hub),
+            host="antiphon_fake_actors:FakeHost",
+            pools=PoolSettings(reserve=0, supervisor_reserve=0, max_actors=1),
+            warm_workers=0,
+        )
+    )
+    with pytest.raises(NoActorError, match="processor Other") as caught:
+        await agent.acquire_all.remote("a", [ActorWanted("Echo"), ActorWanted("Other")])
+    assert caught.value.overloaded
+    assert (await agent.status.remote())["actors"] == 0
+    await agent.shutdown.remote()
+    ray.kill(agent)
+
+
 async def test_reports_deaths_with_their_sessions(agent: Any) -> None:
     lease = await agent.acquire.remote("a", "Echo")
     cursor = (await agent.deaths.remote(-1)).cursor
@@ -139,13 +187,18 @@ async def test_says_why_actors_do_not_start(cluster: LocalCluster, hub: Path) ->
         AgentSettings(
             hub_dir=str(hub),
             host="antiphon_fake_actors:BrokenHost",
-            pools=PoolSettings(reserve=0, backoff_first_secs=0.01, failures_to_open=2),
+            pools=PoolSettings(
+                reserve=0, supervisor_reserve=0, backoff_first_secs=0.01, failures_to_open=2
+            ),
             warm_workers=0,
         )
     )
     with pytest.raises(NoActorError, match="no sockets today") as caught:
         await agent.acquire.remote("a", "Echo")
     assert not caught.value.overloaded
+    (breaker,) = (await agent.status.remote())["breakers"]
+    assert (breaker["role"], breaker["failures"]) == ("processor", 2)
+    assert "no sockets today" in breaker["reason"]
     await agent.shutdown.remote()
     with pytest.raises(NoActorError, match="shutting down"):
         await agent.acquire.remote("a", "Echo")
@@ -157,7 +210,7 @@ async def test_shutdown_leaves_no_actor(cluster: LocalCluster, hub: Path) -> Non
         AgentSettings(
             hub_dir=str(hub),
             host="antiphon_fake_actors:FakeHost",
-            pools=PoolSettings(reserve=1),
+            pools=PoolSettings(reserve=1, supervisor_reserve=0),
             warm_workers=0,
         )
     )
@@ -172,7 +225,7 @@ async def test_a_detached_agent_is_found_by_its_node(cluster: LocalCluster, hub:
     settings = AgentSettings(
         hub_dir=str(hub),
         host="antiphon_fake_actors:FakeHost",
-        pools=PoolSettings(reserve=0),
+        pools=PoolSettings(reserve=0, supervisor_reserve=0),
         warm_workers=0,
     )
     agent = create_agent(settings, detached=True)

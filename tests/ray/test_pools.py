@@ -1,12 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ray.pool_support import (
+    ECHO,
+    GPU,
+    OTHER,
+    SETTINGS,
+    SUPERVISOR,
+    breakers,
+    filled,
+    grant,
+    of,
+)
 
 from antiphon_actors.pool_types import (
     Action,
@@ -14,51 +23,13 @@ from antiphon_actors.pool_types import (
     KillActor,
     Mode,
     PoolKey,
-    PoolSettings,
     Refuse,
     ReportDeath,
     Role,
     StartActor,
+    Want,
 )
 from antiphon_actors.pools import NodePools
-
-T = TypeVar("T")
-
-ECHO = PoolKey.of(Role.PROCESSOR, "Echo")
-OTHER = PoolKey.of(Role.PROCESSOR, "Other")
-GPU = PoolKey.of(Role.PROCESSOR, "Big", {"num_gpus": 1, "num_cpus": 0})
-SUPERVISOR = PoolKey.of(Role.SUPERVISOR, "bot")
-SETTINGS = PoolSettings(
-    reserve=2,
-    slots_per_actor=2,
-    max_starts=2,
-    max_actors=6,
-    max_waiting=4,
-    acquire_deadline_secs=10.0,
-    idle_secs=30.0,
-    failures_to_open=3,
-    backoff_first_secs=1.0,
-    backoff_limit_secs=3.0,
-)
-
-
-def of(kind: type[T], actions: Sequence[Action]) -> list[T]:
-    return [action for action in actions if isinstance(action, kind)]
-
-
-def filled(settings: PoolSettings = SETTINGS) -> NodePools:
-    """Returns pools whose reserve is ready, at time 0."""
-    pools = NodePools(settings)
-    pending = of(StartActor, pools.tick(0.0))
-    while pending:
-        pending += of(StartActor, pools.started(pending.pop().actor, 0.0))
-    return pools
-
-
-def grant(pools: NodePools, session: str, key: PoolKey, mode: Mode, now: float = 0.0) -> Grant:
-    _, actions = pools.acquire(session, key, mode, now)
-    (granted,) = of(Grant, actions)
-    return granted
 
 
 def test_fills_the_reserve_a_few_at_a_time() -> None:
@@ -106,32 +77,33 @@ def test_the_fullest_actor_is_filled_first() -> None:
 
 def test_taking_from_the_reserve_refills_it() -> None:
     pools = filled()
-    _, actions = pools.acquire("a", ECHO, Mode.DEDICATED, 0.0)
+    _, actions = pools.acquire("a", [Want(ECHO, Mode.DEDICATED)], 0.0)
     assert [type(action) for action in actions] == [Grant, StartActor]
 
 
 def test_waits_for_a_start_when_the_reserve_is_empty() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0))
-    request, actions = pools.acquire("a", ECHO, Mode.DEDICATED, 0.0)
+    request, actions = pools.acquire("a", [Want(ECHO, Mode.DEDICATED)], 0.0)
     (start,) = of(StartActor, actions)
     assert pools.hurried
     assert pools.starting == 1
     (granted,) = of(Grant, pools.started(start.actor, 1.0))
-    assert (granted.request, granted.actor, granted.session) == (request, start.actor, "a")
+    assert (granted.request, granted.session) == (request, "a")
+    assert [place.actor for place in granted.places] == [start.actor]
 
 
 def test_waiting_pooled_requests_share_one_start() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0, max_starts=9))
     starts = []
     for session in "abc":
-        starts += of(StartActor, pools.acquire(session, ECHO, Mode.POOLED, 0.0)[1])
+        starts += of(StartActor, pools.acquire(session, [Want(ECHO, Mode.POOLED)], 0.0)[1])
     assert len(starts) == 2
     assert len(of(Grant, pools.started(starts[0].actor, 1.0))) == 2
 
 
 def test_resources_are_never_served_from_the_reserve() -> None:
     pools = filled()
-    _, actions = pools.acquire("a", GPU, Mode.POOLED, 0.0)
+    _, actions = pools.acquire("a", [Want(GPU, Mode.POOLED)], 0.0)
     assert actions == [StartActor(of(StartActor, actions)[0].actor, *GPU.start_class)]
     assert GPU.resources == (("num_gpus", 1),)
 
@@ -139,7 +111,7 @@ def test_resources_are_never_served_from_the_reserve() -> None:
 def test_a_supervisor_goes_before_the_reserve() -> None:
     pools = NodePools(replace(SETTINGS, max_starts=1))
     (blank,) = of(StartActor, pools.tick(0.0))
-    pools.acquire("a", SUPERVISOR, Mode.POOLED, 0.0)
+    pools.acquire("a", [Want(SUPERVISOR, Mode.POOLED)], 0.0)
     (start,) = of(StartActor, pools.started(blank.actor, 1.0))
     assert start.role is Role.SUPERVISOR
 
@@ -147,13 +119,13 @@ def test_a_supervisor_goes_before_the_reserve() -> None:
 def test_avoided_actors_are_not_chosen() -> None:
     pools = filled()
     first = grant(pools, "a", ECHO, Mode.POOLED)
-    _, actions = pools.acquire("a", ECHO, Mode.POOLED, 0.0, avoid=[first.actor])
-    assert of(Grant, actions)[0].actor != first.actor
+    _, actions = pools.acquire("a", [Want(ECHO, Mode.POOLED)], 0.0, avoid=[first.actor])
+    assert of(Grant, actions)[0].places[0].actor != first.actor
 
 
 def test_an_overdue_request_is_refused() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0))
-    request, _ = pools.acquire("a", ECHO, Mode.POOLED, 0.0)
+    request, _ = pools.acquire("a", [Want(ECHO, Mode.POOLED)], 0.0)
     assert pools.wake_at(0.0) == 10.0
     assert of(Refuse, pools.tick(9.9)) == []
     (refused,) = of(Refuse, pools.tick(10.0))
@@ -164,22 +136,22 @@ def test_an_overdue_request_is_refused() -> None:
 
 def test_a_cancelled_request_gets_nothing() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0))
-    request, actions = pools.acquire("a", ECHO, Mode.DEDICATED, 0.0)
+    request, actions = pools.acquire("a", [Want(ECHO, Mode.DEDICATED)], 0.0)
     pools.cancel(request, 0.5)
     assert of(Grant, pools.started(of(StartActor, actions)[0].actor, 1.0)) == []
 
 
 def test_releasing_a_session_refuses_what_it_waits_for() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0))
-    request, _ = pools.acquire("a", ECHO, Mode.DEDICATED, 0.0)
+    request, _ = pools.acquire("a", [Want(ECHO, Mode.DEDICATED)], 0.0)
     assert [item.request for item in of(Refuse, pools.release("a", 0.1))] == [request]
 
 
 def test_too_many_waiting_are_refused_at_once() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0))
     for number in range(4):
-        pools.acquire(f"{number}", ECHO, Mode.POOLED, 0.0)
-    (refused,) = of(Refuse, pools.acquire("last", ECHO, Mode.POOLED, 0.0)[1])
+        pools.acquire(f"{number}", [Want(ECHO, Mode.POOLED)], 0.0)
+    (refused,) = of(Refuse, pools.acquire("last", [Want(ECHO, Mode.POOLED)], 0.0)[1])
     assert refused.overloaded
 
 
@@ -187,9 +159,9 @@ def test_a_full_node_refuses() -> None:
     pools = filled(replace(SETTINGS, max_actors=2))
     grant(pools, "a", ECHO, Mode.DEDICATED)
     grant(pools, "b", ECHO, Mode.DEDICATED)
-    (refused,) = of(Refuse, pools.acquire("c", ECHO, Mode.DEDICATED, 0.0)[1])
+    (refused,) = of(Refuse, pools.acquire("c", [Want(ECHO, Mode.DEDICATED)], 0.0)[1])
     assert refused.overloaded
-    assert "2 actors" in refused.reason
+    assert "at most 2 actors" in refused.reason
 
 
 def test_a_full_node_gives_up_an_idle_actor_for_another_kind() -> None:
@@ -197,7 +169,7 @@ def test_a_full_node_gives_up_an_idle_actor_for_another_kind() -> None:
     idle = grant(pools, "a", ECHO, Mode.POOLED)
     grant(pools, "b", OTHER, Mode.DEDICATED)
     pools.release("a", 1.0)
-    _, actions = pools.acquire("c", SUPERVISOR, Mode.POOLED, 2.0)
+    _, actions = pools.acquire("c", [Want(SUPERVISOR, Mode.POOLED)], 2.0)
     assert of(KillActor, actions)[0].actor == idle.actor
     assert of(StartActor, actions)[0].role is Role.SUPERVISOR
 
@@ -228,7 +200,7 @@ def test_failed_starts_are_retried_after_a_growing_pause() -> None:
 
 def test_repeated_failures_refuse_with_the_reason_and_recover() -> None:
     pools = NodePools(replace(SETTINGS, reserve=0))
-    request, actions = pools.acquire("a", ECHO, Mode.POOLED, 0.0)
+    request, actions = pools.acquire("a", [Want(ECHO, Mode.POOLED)], 0.0)
     now = 0.0
     for _ in range(2):
         pools.start_failed(of(StartActor, actions)[0].actor, "no sockets", now)
@@ -237,17 +209,17 @@ def test_repeated_failures_refuse_with_the_reason_and_recover() -> None:
     (refused,) = of(Refuse, pools.start_failed(of(StartActor, actions)[0].actor, "no sockets", now))
     assert refused.request == request
     assert "no sockets" in refused.reason
-    assert of(Refuse, pools.acquire("b", ECHO, Mode.POOLED, now)[1])
+    assert of(Refuse, pools.acquire("b", [Want(ECHO, Mode.POOLED)], now)[1])
     # After the pause one attempt is made for whoever asks then.
-    _, actions = pools.acquire("c", ECHO, Mode.POOLED, now + 3.0)
+    _, actions = pools.acquire("c", [Want(ECHO, Mode.POOLED)], now + 3.0)
     (granted,) = of(Grant, pools.started(of(StartActor, actions)[0].actor, now + 4.0))
     assert granted.session == "c"
-    assert pools.statistics()["failures"] == 0
+    assert pools.statistics(now + 4.0)["breakers"] == []
 
 
 def test_failures_of_one_class_do_not_stop_another() -> None:
     pools = filled()
-    _, actions = pools.acquire("a", GPU, Mode.POOLED, 0.0)
+    _, actions = pools.acquire("a", [Want(GPU, Mode.POOLED)], 0.0)
     for _ in range(3):
         now = pools.wake_at(0.0) or 0.0
         pools.start_failed(of(StartActor, actions)[0].actor, "no GPU here", now)
@@ -271,17 +243,18 @@ def test_a_death_while_starting_is_a_failed_start() -> None:
     pools = NodePools(replace(SETTINGS, reserve=1))
     (start,) = of(StartActor, pools.tick(0.0))
     assert of(ReportDeath, pools.died(start.actor, "killed", 0.0)) == []
-    assert pools.statistics()["failures"] == 1
+    (breaker,) = breakers(pools, 0.0)
+    assert (breaker["role"], breaker["failures"], breaker["open"]) == ("processor", 1, False)
 
 
 def test_closing_refuses_and_kills_everything() -> None:
     pools = filled()
     grant(pools, "a", ECHO, Mode.POOLED)
-    request, _ = pools.acquire("b", GPU, Mode.POOLED, 0.0)
+    request, _ = pools.acquire("b", [Want(GPU, Mode.POOLED)], 0.0)
     actions = pools.close("going away")
     assert [item.request for item in of(Refuse, actions)] == [request]
     assert len(of(KillActor, actions)) == 4
-    assert of(Refuse, pools.acquire("c", ECHO, Mode.POOLED, 1.0)[1])
+    assert of(Refuse, pools.acquire("c", [Want(ECHO, Mode.POOLED)], 1.0)[1])
     assert pools.tick(100.0) == []
     assert pools.wake_at(100.0) is None
 
@@ -295,24 +268,28 @@ def test_an_actor_that_starts_after_the_end_is_killed() -> None:
     ]
 
 
+WANTS = st.lists(
+    st.builds(Want, st.sampled_from([ECHO, OTHER, GPU, SUPERVISOR]), st.sampled_from(list(Mode))),
+    min_size=1,
+    max_size=4,
+)
+
+
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["acquire", "release", "started", "failed", "died", "tick"]),
+            st.sampled_from(["acquire", "cancel", "release", "started", "failed", "died", "tick"]),
             st.integers(0, 5),
-            st.sampled_from([ECHO, OTHER, GPU, SUPERVISOR]),
-            st.sampled_from(list(Mode)),
+            WANTS,
         ),
         max_size=60,
     )
 )
-def test_limits_hold_whatever_happens(
-    events: list[tuple[str, int, PoolKey, Mode]],
-) -> None:
+def test_limits_hold_whatever_happens(events: list[tuple[str, int, list[Want]]]) -> None:
     pools = NodePools(SETTINGS)
     starting: set[int] = set()
     alive: set[int] = set()
-    waiting: set[int] = set()
+    waiting: dict[int, int] = {}
     now = 0.0
 
     def take(actions: list[Action]) -> None:
@@ -324,20 +301,24 @@ def test_limits_hold_whatever_happens(
                     assert actor in starting | alive
                     starting.discard(actor)
                     alive.discard(actor)
-                case Grant(request=request, actor=actor):
-                    assert actor in alive
-                    waiting.remove(request)
+                case Grant(request=request, places=places):
+                    assert {place.actor for place in places} <= alive
+                    assert len(places) == waiting.pop(request)
                 case Refuse(request=request):
-                    waiting.remove(request)
+                    del waiting[request]
                 case ReportDeath():
                     pass
 
-    for event, number, key, mode in events:
+    for event, number, wanted in events:
         now += 0.7
         if event == "acquire":
-            request, actions = pools.acquire(f"s{number}", key, mode, now)
-            waiting.add(request)
+            request, actions = pools.acquire(f"s{number}", wanted, now)
+            waiting[request] = len(wanted)
             take(actions)
+        elif event == "cancel" and waiting:
+            request = sorted(waiting)[number % len(waiting)]
+            del waiting[request]
+            take(pools.cancel(request, now))
         elif event == "release":
             take(pools.release(f"s{number}", now))
         elif event == "tick":
@@ -356,12 +337,17 @@ def test_limits_hold_whatever_happens(
                 take(pools.start_failed(actor, "test", now))
         assert len(starting) <= SETTINGS.max_starts
         assert len(starting | alive) <= SETTINGS.max_actors
-        assert pools.statistics()["waiting"] == len(waiting) <= SETTINGS.max_waiting
+        assert all(pools.used_slots(actor) <= SETTINGS.slots_per_actor for actor in alive)
+        assert pools.statistics(now)["waiting"] == len(waiting) <= SETTINGS.max_waiting
         take(pools.tick(now))
         due = pools.wake_at(now)
         assert due is None or due > now
     take(pools.tick(now + 1000.0))
     assert not waiting
+    for number in range(6):
+        take(pools.release(f"s{number}", now + 1000.0))
+    # Nothing that was only reserved is left behind.
+    assert not any(pools.used_slots(actor) for actor in alive)
     take(pools.close("end"))
     assert not starting | alive
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -45,6 +47,43 @@ def test_knows_where_the_raylet_listens(cluster: LocalCluster) -> None:
     assert address.host == "127.0.0.1"
     assert address.port > 0
     assert ray_internal.node_address("0" * 56) is None
+
+
+def test_workers_are_forked_from_one_process(cluster: LocalCluster) -> None:
+    targets = [Target.remote() for _ in range(2)]
+    pids = ray.get([target.pid.remote() for target in targets], timeout=60)
+    servers = {psutil.Process(pid).parent() for pid in pids}
+    (server,) = servers
+    assert server is not None
+    assert "antiphon_actors.fork_server" in server.cmdline()
+    # A worker of several threads cannot be forked.
+    assert server.num_threads() == 1
+
+
+LEAN = """
+import os, psutil, ray
+from antiphon_actors.cluster import LocalCluster
+with LocalCluster() as cluster:
+    @ray.remote(num_cpus=0)
+    class Actor:
+        async def answer(self):
+            return os.environ.get("ANSWER", "none")
+    assert ray.get(Actor.remote().answer.remote(), timeout=60) == "none"
+    below = psutil.Process(cluster._janitor.pid).children(recursive=True)
+    print("\\n".join(" ".join(process.cmdline()[:4]) for process in below))
+    unlike = Actor.options(runtime_env={"env_vars": {"ANSWER": "42"}}).remote()
+    assert ray.get(unlike.answer.remote(), timeout=60) == "42"
+"""
+
+
+def test_a_cluster_without_a_dashboard_has_no_agents_until_one_is_needed() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LEAN], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "sleep infinity" in ran.stdout
+    assert "_on_demand.py" in ran.stdout
+    assert "Agent" not in ran.stdout
 
 
 async def test_prestarted_workers_start_and_stay(cluster: LocalCluster) -> None:

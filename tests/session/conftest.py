@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from antiphon_actors.placement.policy import Placement
 from antiphon_actors.processor_host import ProcessorHost
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.home import ActorExecutor, SessionRecord
+from antiphon_actors.session.network import Network
 from antiphon_actors.session.spec import AttachSpec
 
 RUN_SECS = 20.0
@@ -119,8 +120,8 @@ class Watcher(BaseObserver):
 class LocalHost:
     """A processor host in this process, as a session sees it."""
 
-    def __init__(self, name: str, directory: Path) -> None:
-        self.host = ProcessorHost(name, str(directory))
+    def __init__(self, name: str, directory: Path, network: Network | None = None) -> None:
+        self.host = ProcessorHost(name, str(directory), network)
         self.description = name
         self.specs: list[AttachSpec] = []
         self.may_attach = asyncio.Event()
@@ -179,7 +180,10 @@ class Actors:
             await host.host.aclose()
         await self.endpoint.aclose()
 
-    async def acquire(self, session_id: str, placed: PlacedProcessor) -> LocalHost:
+    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> list[LocalHost]:
+        return [await self.acquire_one(placed) for placed in moved]
+
+    async def acquire_one(self, placed: PlacedProcessor) -> LocalHost:
         host = self._pools.get(placed.kind) if placed.where == "pooled" else None
         if host is None:
             host = LocalHost(f"host{len(self.hosts)}", self._directory)

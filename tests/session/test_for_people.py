@@ -90,11 +90,14 @@ async def test_what_a_session_prints_is_told_apart(monkeypatch: pytest.MonkeyPat
     fallback = io.StringIO()
     monkeypatch.setattr(sys, "stdout", fallback)
     monkeypatch.setattr(sys, "stderr", fallback)
-    console.install("DEBUG")
+    console.install("WARNING")
     written: dict[str, list[tuple[str, str]]] = {"a": [], "b": []}
 
-    async def session(name: str) -> None:
-        with console.session_output(lambda stream, text: written[name].append((stream, text))):
+    async def session(name: str, log_level: str) -> None:
+        def write(stream: console.Stream, text: str) -> None:
+            written[name].append((stream, text))
+
+        with console.session_output(write, log_level):
             await asyncio.create_task(speak(name))
 
     async def speak(name: str) -> None:
@@ -102,6 +105,7 @@ async def test_what_a_session_prints_is_told_apart(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(0)
         print("err", name, file=sys.stderr)  # noqa: T201
         sys.stdout.flush()
+        logger.debug("a detail")
         secret = "what somebody said"
         try:
             raise ValueError(f"{len(secret)}")
@@ -109,7 +113,7 @@ async def test_what_a_session_prints_is_told_apart(monkeypatch: pytest.MonkeyPat
             logger.bind(session_id=name).exception("failed")
 
     try:
-        await asyncio.gather(session("a"), session("b"))
+        await asyncio.gather(session("a", "DEBUG"), session("b", "WARNING"))
         print("outside")  # noqa: T201
     finally:
         logger.remove()
@@ -119,6 +123,8 @@ async def test_what_a_session_prints_is_told_apart(monkeypatch: pytest.MonkeyPat
         assert f"out {name}" in "".join(part for stream, part in written[name] if stream == "out")
         assert f"err {name}" in "".join(part for stream, part in written[name] if stream == "err")
         assert f"failed [session_id={name}]" in text
+        # Each has the level it asked for.
+        assert ("a detail" in text) == ("ValueError" in text) == (name == "a")
         # Values of variables never show in a log.
         assert "what somebody said" not in text
     assert fallback.getvalue() == "outside\n"

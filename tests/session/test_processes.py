@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,11 +196,14 @@ class Children:
         self._given: dict[str, int] = {}
         self._sessions = 0
 
-    async def acquire(self, session_id: str, placed: PlacedProcessor) -> ChildHost:
-        number = self._given.get(session_id, 0)
-        if placed.where == "dedicated":
-            self._given[session_id] = number + 1
-        return self.hosts[number]
+    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> list[ChildHost]:
+        found = []
+        for placed in moved:
+            number = self._given.get(session_id, 0)
+            if placed.where == "dedicated":
+                self._given[session_id] = number + 1
+            found.append(self.hosts[number])
+        return found
 
     async def release(self, session_id: str) -> None:
         """Every child serves until the end."""

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from antiphon.pipeline.base_pipeline import BasePipeline, walk
-from antiphon.pipeline.pipeline import PipelineSink, PipelineSource
+from loguru import logger
+
+from antiphon.errors import PlacementError
+from antiphon.pipeline.base_pipeline import walk
 from antiphon.processors.frame_processor import FrameProcessor
 from antiphon_actors.placement.movability import Unmovable, class_may_move, pickle_blueprint
-from antiphon_actors.placement.policy import Placement
+from antiphon_actors.placement.places import Demand, PlacedProcessor, Where, demands, is_structural
+from antiphon_actors.placement.policy import Placement, Rule, matches, name_of
+from antiphon_actors.placement.together import join_neighbours, keep_apart
 
-Where = Literal["home", "dedicated", "pooled"]
-
-
-@dataclass(frozen=True)
-class PlacedProcessor:
-    """One processor's place.
-
-    Attributes:
-        pid: Its number in the session, in pipeline order.
-        processor: The object the bot built.
-        where: ``home`` (the bot's process), or an actor: ``dedicated`` or ``pooled``.
-        why: The reason, for people.
-        kind: Which actors suit it: its class.
-        resources: What its actor asks of the cluster.
-        blueprint: How to build it there; empty at home.
-    """
-
-    pid: int
-    processor: FrameProcessor
-    where: Where
-    why: str
-    kind: str
-    resources: Mapping[str, float] = field(default_factory=dict)
-    blueprint: bytes = b""
-
-    @property
-    def structural(self) -> bool:
-        """Whether it is a joint of the pipeline and no worker."""
-        return isinstance(self.processor, (BasePipeline, PipelineSource, PipelineSink))
+__all__ = ["Demand", "PlacedProcessor", "Plan", "demands", "kind_of", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +25,12 @@ class Plan:
     Attributes:
         placement: What the plan was made from.
         processors: Every processor, in pipeline order.
+        unknown: What the rules name and the pipeline does not have.
     """
 
     placement: Placement
     processors: Sequence[PlacedProcessor]
+    unknown: Sequence[str] = ()
 
     @property
     def moved(self) -> list[PlacedProcessor]:
@@ -72,11 +49,23 @@ def kind_of(processor: FrameProcessor) -> str:
 
 
 def make_plan(pipeline: FrameProcessor, placement: Placement) -> Plan:
-    """Decides where each processor of a pipeline goes; builds and starts nothing."""
-    return Plan(
-        placement,
-        [_place(pid, processor, placement) for pid, processor in enumerate(walk(pipeline))],
-    )
+    """Decides where each processor of a pipeline goes; builds and starts nothing.
+
+    A rule about what the pipeline does not have is logged: a bot may have several pipelines.
+
+    Raises:
+        PlacementError: The rules contradict one another in this pipeline.
+    """
+    processors = [_place(pid, processor, placement) for pid, processor in enumerate(walk(pipeline))]
+    problems: list[str] = []
+    processors = join_neighbours(processors, placement, problems)
+    processors = keep_apart(processors, placement, problems)
+    if problems:
+        raise PlacementError("placement: " + "; ".join(problems))
+    plan = Plan(placement, processors, _unknown(processors, placement))
+    if plan.unknown:
+        logger.warning("placement rules about nothing here", unknown=list(plan.unknown))
+    return plan
 
 
 def _place(pid: int, processor: FrameProcessor, placement: Placement) -> PlacedProcessor:
@@ -85,12 +74,14 @@ def _place(pid: int, processor: FrameProcessor, placement: Placement) -> PlacedP
     def home(why: str) -> PlacedProcessor:
         return PlacedProcessor(pid, processor, "home", why, kind)
 
-    if isinstance(processor, (BasePipeline, PipelineSource, PipelineSink)):
+    if is_structural(processor):
         return home("a joint of the pipeline")
-    rule = placement.rule_for(processor)
-    if rule is not None and rule.place == "home":
-        return home(f"a rule for {_match_name(rule.match)} keeps it in the bot's process")
-    if rule is None:
+    rule = placement.rule_for(processor) or Rule(type(processor))
+    name = name_of(rule.match)
+    if rule.place == "home":
+        return home(f"a rule for {name} keeps it in the bot's process")
+    asked = rule.place or ("pooled" if rule.pool else None)
+    if asked is None and not rule.with_previous:
         if placement.preset == "fused":
             return home("the placement is 'fused'")
         reason = class_may_move(type(processor))
@@ -101,16 +92,24 @@ def _place(pid: int, processor: FrameProcessor, placement: Placement) -> PlacedP
     except Unmovable as error:
         return home(str(error))
     where: Where
-    if rule is not None:
-        where = "pooled" if rule.place == "pooled" else "dedicated"
-        why = f"a rule for {_match_name(rule.match)} asks for a {where} actor"
-    elif placement.preset == "pooled":
-        where, why = "pooled", "can be built anywhere; shares an actor of its kind"
-    else:
+    if rule.pool is not None:
+        where, why = "pooled", f"a rule for {name} puts it into the pool {rule.pool!r}"
+        kind = f"pool {rule.pool}"
+    elif asked is not None:
+        where, why = asked, f"a rule for {name} asks for a {asked} actor"
+    elif placement.preset == "dedicated":
         where, why = "dedicated", "can be built anywhere; has an actor of its own"
-    resources = rule.resources if rule is not None else {}
-    return PlacedProcessor(pid, processor, where, why, kind, resources, blueprint)
+    else:
+        where, why = "pooled", "can be built anywhere; shares an actor of its kind"
+    return PlacedProcessor(pid, processor, where, why, kind, rule.resources, rule.labels, blueprint)
 
 
-def _match_name(match: type | str) -> str:
-    return match if isinstance(match, str) else match.__name__
+def _unknown(processors: Sequence[PlacedProcessor], placement: Placement) -> list[str]:
+    workers = [placed.processor for placed in processors if not placed.structural]
+    unknown: list[str] = []
+    for rule in placement.rules:
+        for match in (rule.match, *rule.apart):
+            name = name_of(match)
+            if name not in unknown and not any(matches(match, worker) for worker in workers):
+                unknown.append(name)
+    return unknown

@@ -18,6 +18,8 @@ Stream = Literal["out", "err"]
 Write = Callable[[Stream, str], None]
 
 _writer: ContextVar[Write | None] = ContextVar("antiphon_console", default=None)
+_level: ContextVar[int | None] = ContextVar("antiphon_log_level", default=None)
+_DEBUG = logger.level("DEBUG").no
 
 _TOLD_AS_FAILURES = frozenset({"processor failed on a frame", "fatal error"})
 """Records that repeat what a session tells as its failures."""
@@ -57,6 +59,51 @@ class _SessionStream(io.TextIOBase):
         return self._fallback.encoding
 
 
+class _Logging:
+    """The sink of the process, and what it shows where no session says otherwise."""
+
+    def __init__(self) -> None:
+        self._default = _DEBUG
+        self._lowest = _DEBUG
+
+    def configure(self, level: int) -> None:
+        """Begins anew, with nothing below a level."""
+        self._default = level
+        self._open(level)
+
+    def allow(self, level: int) -> None:
+        """Lets records of a level through to the sessions that want them."""
+        if level < self._lowest:
+            self._open(level)
+
+    def _open(self, level: int) -> None:
+        self._lowest = level
+        logger.remove()
+        logger.add(
+            _write_record,
+            level=level,
+            filter=self._wanted,
+            format=self._format,
+            diagnose=False,
+            backtrace=False,
+            enqueue=False,
+        )
+
+    def _threshold(self) -> int:
+        level = _level.get()
+        return self._default if level is None else level
+
+    def _wanted(self, record: loguru.Record) -> bool:
+        level = self._threshold()
+        return record["level"].no >= level and (level <= _DEBUG or _is_news(record))
+
+    def _format(self, record: loguru.Record) -> str:
+        return _format_in_detail(record) if self._threshold() <= _DEBUG else _format(record)
+
+
+_logging = _Logging()
+
+
 def install(log_level: str) -> None:
     """Puts the streams in place, once per process, and formats logs for people.
 
@@ -71,17 +118,7 @@ def install(log_level: str) -> None:
 
 def configure_logging(log_level: str) -> None:
     """Sends logs at a level and above to standard error, one line each; DEBUG adds tracebacks."""
-    in_detail = logger.level(log_level).no <= logger.level("DEBUG").no
-    logger.remove()
-    logger.add(
-        _write_record,
-        level=log_level,
-        filter=None if in_detail else _is_news,
-        format=_format_in_detail if in_detail else _format,
-        diagnose=False,
-        backtrace=False,
-        enqueue=False,
-    )
+    _logging.configure(logger.level(log_level).no)
 
 
 def _write_record(message: object) -> None:
@@ -102,10 +139,18 @@ def _format_in_detail(record: loguru.Record) -> str:
 
 
 @contextmanager
-def session_output(write: Write) -> Iterator[None]:
-    """Sends what is printed and logged inside the block, and in tasks begun there, to ``write``."""
-    token = _writer.set(write)
+def session_output(write: Write, log_level: str) -> Iterator[None]:
+    """Sends what is printed and logged inside the block, and in tasks begun there, to ``write``.
+
+    Args:
+        write: Takes it.
+        log_level: Logs below it are left out; other sessions of the process may want others.
+    """
+    level = logger.level(log_level).no
+    _logging.allow(level)
+    tokens = _writer.set(write), _level.set(level)
     try:
         yield
     finally:
-        _writer.reset(token)
+        _writer.reset(tokens[0])
+        _level.reset(tokens[1])

@@ -13,6 +13,9 @@ cdef class EdgeInbox:
     cdef public OutStream _down
     cdef public OutStream _up
     cdef public object _behind
+    cdef public object _audio
+    cdef public object _releasing
+    cdef public bint _dropping
     cdef public object _catching_up
     cdef public Py_ssize_t lost
 

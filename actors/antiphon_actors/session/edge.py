@@ -14,6 +14,7 @@ from antiphon.frames.frames import (
     CancelFrame,
     EndFrame,
     Frame,
+    InputAudioRawFrame,
     StartFrame,
     StartInterruptionFrame,
     StopFrame,
@@ -35,6 +36,9 @@ _DOWNSTREAM = FrameDirection.DOWNSTREAM
 UPSTREAM_LIMIT = 10_000
 """Upstream frames that may wait for one processor; one more, and it counts as failed."""
 
+AUDIO_HELD = 250
+"""Frames of input audio kept for a processor that takes none, the newest: five seconds of 20 ms."""
+
 CALL_DEADLINE_SECS = 30.0
 """For calls of the framework's own (setup, cleanup)."""
 
@@ -47,6 +51,9 @@ class RemoteProcessor(FrameProcessor):
 
 class EdgeInbox:
     """Takes frames for a processor in another process (``antiphon.processors.inbox.Inbox``).
+
+    Input audio comes whether or not it is taken. For a process that takes none it is kept here, and
+    the oldest of it is dropped.
 
     When that process is gone, the frames that end a pipeline pass on to the neighbour behind it,
     so that the rest of the session still ends; others are counted and lost with it.
@@ -64,6 +71,9 @@ class EdgeInbox:
         # Upstream frames that wait for credit, and their tags; bounded by UPSTREAM_LIMIT.
         self._behind: deque[tuple[bytes, Frame | bool]] = deque()
         self._catching_up: asyncio.Task[Any] | None = None
+        self._audio: deque[bytes] = deque()  # bounded by AUDIO_HELD
+        self._releasing: asyncio.Task[Any] | None = None
+        self._dropping = False
         self.lost = 0
 
     async def open(self, direction: FrameDirection) -> OutStream:
@@ -93,7 +103,13 @@ class EdgeInbox:
         payload = self._encoder.frame(frame)
         urgent = isinstance(frame, SystemFrame)
         try:
-            if self._behind and direction is FrameDirection.UPSTREAM and not urgent:
+            if (
+                urgent
+                and (self._audio or stream.congested)
+                and isinstance(frame, InputAudioRawFrame)
+            ):
+                self._hold_audio(stream, payload)
+            elif self._behind and direction is FrameDirection.UPSTREAM and not urgent:
                 self._fall_behind(stream, payload, frame.survives_interruption)
             elif not stream.send_nowait(payload, urgent, frame.survives_interruption):
                 if direction is _DOWNSTREAM:
@@ -157,6 +173,37 @@ class EdgeInbox:
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = self._node.spawn(self._catch_up(stream))
 
+    def _hold_audio(self, stream: OutStream, payload: bytes) -> None:
+        """Keeps input audio back until the processor takes some again."""
+        self._audio.append(payload)
+        if not stream.congested:
+            self._release_audio(stream)
+            return
+        if len(self._audio) > AUDIO_HELD:
+            self._audio.popleft()
+            self._owner.statistics.audio_dropped += 1
+            if not self._dropping:
+                self._dropping = True
+                logger.warning(
+                    "input audio dropped, the process takes none", processor=self._owner.name
+                )
+        if self._releasing is None or self._releasing.done():
+            self._releasing = self._node.spawn(self._release_when_taken(stream))
+
+    async def _release_when_taken(self, stream: OutStream) -> None:
+        """Sends what is held even if no further audio comes."""
+        try:
+            await stream.drain()
+            self._release_audio(stream)
+        except ChannelError as error:
+            self._audio.clear()
+            self._node.peer_failed(self.uri, error)
+
+    def _release_audio(self, stream: OutStream) -> None:
+        self._dropping = False
+        while self._audio:
+            stream.send_nowait(self._audio.popleft(), True)
+
     async def _catch_up(self, stream: OutStream) -> None:
         try:
             while self._behind:
@@ -198,6 +245,7 @@ class EdgeInbox:
 
     def close(self) -> None:
         """Gives the streams up; the session is over."""
+        self._audio.clear()
         for stream in (self._down, self._up):
             if stream is not None:
                 stream.abort()

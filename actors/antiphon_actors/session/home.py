@@ -10,9 +10,12 @@ from typing import Any, Protocol
 from loguru import logger
 
 from antiphon.clocks.system_clock import SystemClock
+from antiphon.compat import aliases
 from antiphon.errors import PlacementError
 from antiphon.frames import codec
 from antiphon.frames.frames import ErrorFrame
+from antiphon.observers.session_report import SessionReport
+from antiphon.observers.turn_record_observer import TurnRecordObserver
 from antiphon.pipeline.executor import Execution, Executor, LocalExecutor
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor
@@ -48,11 +51,11 @@ class Host(Protocol):
 class HostProvider(Protocol):
     """Where processes for processors come from."""
 
-    async def acquire(self, session_id: str, placed: PlacedProcessor) -> Host:
-        """A process for a processor.
+    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> Sequence[Host]:
+        """A process for each processor, in the same order; one may be named for several.
 
         Raises:
-            PlacementError: If there is none.
+            PlacementError: If there is none for one of them; the others get none either then.
         """
 
     async def release(self, session_id: str) -> None:
@@ -84,11 +87,24 @@ class SessionRecord:
         processors: Every worker of the pipeline, in its order.
         failures: What went wrong in processors and actors, for people; the first of them.
         on_failure: Told of each of them as it happens.
+        turns: What records the turns of each task.
     """
 
     processors: list[ProcessorRecord] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     on_failure: Callable[[str], None] | None = None
+    turns: list[TurnRecordObserver] = field(default_factory=list)
+
+    def watch(self, execution: Execution) -> None:
+        """Keeps what records a task's turns, if anything does."""
+        observer = execution.setup.observer
+        if isinstance(observer, TaskObserver):
+            found = (one for one in observer.observers if isinstance(one, TurnRecordObserver))
+            self.turns += list(found)[-1:]  # the task's own comes last
+
+    def conversations(self) -> list[dict[str, Any]]:
+        """The reports of the tasks' conversations, as plain data."""
+        return [SessionReport.of(observer).to_plain() for observer in self.turns]
 
     def note(self, error: ErrorFrame) -> None:
         """Takes note of an error that ended a session or that a processor raised."""
@@ -132,6 +148,7 @@ class RecordingExecutor(LocalExecutor):
 
     async def start(self, execution: Execution) -> None:
         """Sets every processor up here."""
+        self._record.watch(execution)
         self._plan = make_plan(execution.pipeline, Placement("fused"))
         await super().start(execution)
 
@@ -200,13 +217,14 @@ class ActorExecutor(Executor):
             PlacementError: If a processor cannot be built where it was to run.
         """
         self._execution = execution
+        self._record.watch(execution)
         plan = self._plan = make_plan(execution.pipeline, self._placement)
         observer = execution.setup.observer
         watched = isinstance(observer, TaskObserver) and bool(observer.observers)
         node = self._node = SessionNode(
             self._session_id,
             self._endpoint,
-            observe=observer.observe if isinstance(observer, TaskObserver) else None,
+            observer=observer if isinstance(observer, TaskObserver) else None,
             peer_lost=self._peer_lost,
         )
         clock = execution.setup.clock
@@ -249,21 +267,28 @@ class ActorExecutor(Executor):
         for placed in plan.workers:
             remote = statistics.get(placed.pid)
             here = placed.processor.statistics
+            seen = ProcessorStatistics.from_plain(remote) if remote else here
+            if remote:
+                seen.audio_dropped += here.audio_dropped  # on the way there
             host = self._hosts.get(placed.pid)
             self._record.processors.append(
                 ProcessorRecord(
                     name=placed.processor.name,
                     where=host.description if host is not None else self._here,
                     why=placed.why,
-                    statistics=ProcessorStatistics.from_plain(remote) if remote else here,
+                    statistics=seen,
                 )
             )
 
     async def _acquire(self, plan: Plan) -> None:
-        async def one(placed: PlacedProcessor) -> None:
-            self._hosts[placed.pid] = await self._provider.acquire(self._session_id, placed)
+        moved = plan.moved
 
-        await self._all(one(placed) for placed in plan.moved)
+        async def acquire() -> None:
+            hosts = await self._provider.acquire(self._session_id, moved)
+            self._hosts = {placed.pid: host for placed, host in zip(moved, hosts, strict=True)}
+
+        if moved:
+            await self._all([acquire()])
 
     async def _attach(self, plan: Plan, execution: Execution, *, observe: bool) -> None:
         by_host: dict[str, list[PlacedProcessor]] = {}
@@ -283,6 +308,7 @@ class ActorExecutor(Executor):
                     processors=[self._spec(placed) for placed in group],
                     classes=classes,
                     import_paths=list(self._import_paths),
+                    pipecat=aliases.mode(),
                 )
             )
             self._attached[uri] = host

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from antiphon.compat import aliases
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -61,6 +63,7 @@ class AttachSpec:
         processors: What to build, in pipeline order.
         classes: The bot's own classes that travel in frames, each pickled (`wire_types`).
         import_paths: Directories the bot's modules are imported from.
+        pipecat: Whether the bot's modules know Antiphon as ``pipecat`` (`antiphon.compat`).
     """
 
     session_id: str
@@ -71,3 +74,4 @@ class AttachSpec:
     processors: Sequence[HostedSpec]
     classes: Sequence[bytes] = ()
     import_paths: Sequence[str] = ()
+    pipecat: aliases.Mode = "off"

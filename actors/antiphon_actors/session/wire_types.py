@@ -16,6 +16,7 @@ from loguru import logger
 import antiphon.adapters.schemas.tools_schema
 import antiphon.audio.turn.smart_turn.base_smart_turn
 import antiphon.audio.vad.vad_analyzer
+import antiphon.flows.frames
 import antiphon.metrics.metrics
 import antiphon.processors.aggregators.openai_llm_context
 import antiphon.processors.frameworks.rtvi

@@ -10,7 +10,15 @@ from typing import Any
 
 import ray
 
+from antiphon.errors import PlacementError
 from antiphon_actors.processor_actor import ActorFacts, WatchedActor
+
+
+class Unportable(Exception):
+    """An exception that cannot be built again from its text."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
 
 
 class FakeHost:
@@ -30,6 +38,10 @@ class FakeHost:
     async def attach(self, spec: Any) -> Any:
         if spec == "block":
             time.sleep(2.0)  # noqa: ASYNC251 - a stuck processor is what is wanted
+        if spec == "refuse":
+            raise PlacementError("not here")
+        if spec == "break":
+            raise Unportable("twice", "two")
         self.attached.append(spec)
         return len(self.attached)
 

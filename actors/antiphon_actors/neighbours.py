@@ -1,0 +1,332 @@
+"""Places on other nodes, for sessions of a node that is full or lacks what they ask for.
+
+The first node agent of a cluster has the `Neighbours`. It starts an agent on another node when that
+is first needed, and stays whom its supervisors ask: places elsewhere have leases of negative numbers,
+behind which are the other agents' own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import ray
+from loguru import logger
+from ray.exceptions import RayError, RayTaskError
+
+from antiphon_actors import ray_internal
+from antiphon_actors.agent_types import ActorPlace, ActorWanted
+from antiphon_actors.channels.errors import CredentialsError
+from antiphon_actors.errors import NoActorError
+
+T = TypeVar("T")
+
+START_DEADLINE_SECS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A living node of the cluster.
+
+    Attributes:
+        node_id: Ray's id of it, hexadecimal.
+        resources: All of its Ray resources, whether or not they are taken.
+        labels: Its Ray labels.
+    """
+
+    node_id: str
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def could_serve(self, want: ActorWanted) -> bool:
+        """Whether it could ever give what an actor is to reserve, and is where that has to be."""
+        names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+        return want.labels.items() <= self.labels.items() and all(
+            self.resources.get(names.get(name, name), 0.0) >= amount
+            for name, amount in want.resources.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """A place of another node: whose, and its lease there."""
+
+    session_id: str
+    node_id: str
+    lease_id: int
+
+
+AcquireHere = Callable[[str, Sequence[ActorWanted], Iterable[str]], Awaitable[list[ActorPlace]]]
+AttachHere = Callable[[Sequence[tuple[int, Any]]], Awaitable[list[BaseException | None]]]
+
+
+class Neighbours:
+    """The agents of other nodes, and what sessions of this one have there.
+
+    Args:
+        here: Id of this node.
+        nodes: Lists the nodes that take actors now, this one too.
+        make: Makes the agent of another node and returns its handle.
+        acquire_here: Gives a session places on this node: all it wants, or none.
+        attach_here: Passes specs on to actors of this node.
+        release_here: Frees leases of this node.
+    """
+
+    def __init__(
+        self,
+        here: str,
+        *,
+        nodes: Callable[[], list[Node]],
+        make: Callable[[str], Any],
+        acquire_here: AcquireHere,
+        attach_here: AttachHere,
+        release_here: Callable[[Iterable[int]], None],
+    ) -> None:
+        self._here = here
+        self._nodes = nodes
+        self._make = make
+        self._acquire_here = acquire_here
+        self._attach_here = attach_here
+        self._release_here = release_here
+        self._agents: dict[str, asyncio.Task[Any]] = {}
+        # As many as sessions have places elsewhere.
+        self._places: dict[int, _Elsewhere] = {}
+        self._numbers = itertools.count(-1, -1)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def node_ids(self) -> list[str]:
+        """The nodes on which agents were started."""
+        return list(self._agents)
+
+    async def acquire_all(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
+    ) -> list[ActorPlace]:
+        """Gives a session places near it: on this node, or, where that cannot be, on another.
+
+        What this node could never give (a resource it does not have) goes to a node that could. If
+        this node has no room for the rest, all of that goes to one other node.
+
+        Raises:
+            NoActorError: As `NodeAgent.acquire_all`; nothing is taken then.
+        """
+        foreign = await self._foreign(wanted)
+        near = [number for number in range(len(wanted)) if number not in foreign]
+        places: dict[int, ActorPlace] = {}
+        try:
+            if near:
+                group = [wanted[number] for number in near]
+                try:
+                    found = await self._acquire_here(session_id, group, avoid)
+                except NoActorError as error:
+                    if not error.overloaded:
+                        raise
+                    found = await self._from_others(session_id, group, avoid, error)
+                places |= zip(near, found, strict=True)
+            for number in foreign:
+                want = wanted[number]
+                asked = [f"{name}={amount:g}" for name, amount in want.resources.items()]
+                asked += [f"the label {key}={value}" for key, value in want.labels.items()]
+                missing = NoActorError(f"no node of the cluster has {' and '.join(asked)}")
+                found = await self._from_others(session_id, [want], avoid, missing)
+                places[number] = found[0]
+        except BaseException:
+            self.release_leases([place.lease_id for place in places.values()])
+            raise
+        return [places[number] for number in range(len(wanted))]
+
+    async def attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+        """Passes specs on to the actors in which a session has its places, on whatever node."""
+        by_node: dict[str, list[int]] = {}
+        for number, (lease_id, _) in enumerate(specs):
+            place = self._places.get(lease_id)
+            node_id = place.node_id if place is not None else self._here
+            by_node.setdefault(node_id, []).append(number)
+        results: dict[int, BaseException | None] = {}
+
+        async def one(node_id: str, numbers: list[int]) -> None:
+            group = [specs[number] for number in numbers]
+            if node_id == self._here:
+                found = await self._attach_here(group)
+            else:
+                theirs = [(self._places[lease_id].lease_id, spec) for lease_id, spec in group]
+                try:
+                    agent = await self._agent(node_id)
+                    found = await agent.attach.remote(theirs)
+                except RayError as error:
+                    found = [_cause(error)] * len(group)
+            results.update(zip(numbers, found, strict=True))
+
+        await asyncio.gather(*(one(*item) for item in by_node.items()))
+        return [results[number] for number in range(len(specs))]
+
+    async def release(self, session_id: str) -> None:
+        """Frees all places that a session has elsewhere."""
+        node_ids = {each.node_id for each in self._places.values() if each.session_id == session_id}
+        self._places = {
+            lease_id: each
+            for lease_id, each in self._places.items()
+            if each.session_id != session_id
+        }
+        for node_id in node_ids:
+            agent = await self._agent(node_id)
+            with contextlib.suppress(RayError):  # gone, and its places with it
+                await agent.release.remote(session_id)
+
+    def release_leases(self, lease_ids: Iterable[int]) -> None:
+        """Frees places of whatever node; unknown ones are ignored."""
+        near = []
+        for lease_id in lease_ids:
+            place = self._places.pop(lease_id, None)
+            if place is not None:
+                self._spawn(self._release_there(place.node_id, [place.lease_id]))
+            elif lease_id > 0:
+                near.append(lease_id)
+        self._release_here(near)
+
+    async def renew_certificates(self) -> None:
+        """Has the certificates of the other nodes replaced.
+
+        Raises:
+            CredentialsError: One of them was not; why.
+        """
+        for node_id in self.node_ids:
+            try:
+                await (await self._agent(node_id)).renew_certificate.remote()
+            except RayError as error:
+                raise CredentialsError(f"node {node_id}: {_cause(error)}") from error
+
+    async def shutdown(self, wait_secs: float) -> None:
+        """Ends the agents of the other nodes and all their actors."""
+        for task in list(self._tasks):
+            task.cancel()
+        agents = [
+            await self._agent(node_id) for node_id, task in self._agents.items() if task.done()
+        ]
+        ends = [asyncio.ensure_future(_end(agent, wait_secs)) for agent in agents]
+        if ends:
+            await asyncio.wait(ends)
+
+    async def _foreign(self, wanted: Sequence[ActorWanted]) -> list[int]:
+        """Which of the wishes this node could never fulfil."""
+        asking = [n for n, want in enumerate(wanted) if want.resources or want.labels]
+        if not asking:
+            return []
+        nodes = await asyncio.to_thread(self._nodes)
+        me = next((node for node in nodes if node.node_id == self._here), None)
+        return [number for number in asking if me and not me.could_serve(wanted[number])]
+
+    async def _from_others(
+        self,
+        session_id: str,
+        wanted: Sequence[ActorWanted],
+        avoid: Iterable[str],
+        refusal: NoActorError,
+    ) -> list[ActorPlace]:
+        """Asks other nodes, those that are in use first; the last refusal counts."""
+        others = [
+            node
+            for node in await asyncio.to_thread(self._nodes)
+            if node.node_id != self._here and all(node.could_serve(want) for want in wanted)
+        ]
+        others.sort(key=lambda node: node.node_id not in self._agents)
+        for node in others:
+            asking = self._spawn(self._acquire_there(node.node_id, session_id, wanted, avoid))
+            try:
+                found: list[ActorPlace] = await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                asking.add_done_callback(self._give_back)
+                raise
+            except NoActorError as error:
+                refusal = error
+            except RayError as error:
+                # It begins anew when it is asked again, if the node still lives.
+                self._agents.pop(node.node_id, None)
+                logger.warning("no places on a node", node_id=node.node_id, error=str(error))
+            else:
+                logger.info("places on another node", session_id=session_id, node_id=node.node_id)
+                return found
+        raise refusal
+
+    async def _acquire_there(
+        self, node_id: str, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
+    ) -> list[ActorPlace]:
+        agent = await self._agent(node_id)
+        try:
+            found = await agent.acquire_all.remote(session_id, list(wanted), list(avoid))
+        except RayTaskError as error:
+            cause = _cause(error)
+            if isinstance(cause, NoActorError):
+                raise cause from None
+            raise
+        places = []
+        for place in found:
+            number = next(self._numbers)
+            self._places[number] = _Elsewhere(session_id, node_id, place.lease_id)
+            places.append(replace(place, lease_id=number))
+        return places
+
+    async def _release_there(self, node_id: str, lease_ids: Sequence[int]) -> None:
+        agent = await self._agent(node_id)
+        for lease_id in lease_ids:
+            with contextlib.suppress(RayError):
+                await agent.release_lease.remote(lease_id)
+
+    async def _agent(self, node_id: str) -> Any:
+        task = self._agents.get(node_id)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = asyncio.get_running_loop().create_task(self._start(node_id))
+            self._agents[node_id] = task
+        return await asyncio.shield(task)
+
+    async def _start(self, node_id: str) -> Any:
+        agent = self._make(node_id)
+        try:
+            async with asyncio.timeout(START_DEADLINE_SECS):
+                await agent.start.remote()
+        except TimeoutError:
+            raise NoActorError(
+                f"the agent of node {node_id} did not start within {START_DEADLINE_SECS:g} s", True
+            ) from None
+        return agent
+
+    def _give_back(self, asking: asyncio.Task[list[ActorPlace]]) -> None:
+        """Frees what was granted to who does not wait any more."""
+        if not asking.cancelled() and asking.exception() is None:
+            self.release_leases([place.lease_id for place in asking.result()])
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def living_nodes() -> list[Node]:
+    """Lists the nodes of the cluster that are alive and stay so."""
+    leaving = ray_internal.draining_nodes()
+    return [
+        Node(str(node["NodeID"]), dict(node.get("Resources", {})), dict(node.get("Labels", {})))
+        for node in ray.nodes()
+        if node.get("Alive") and node["NodeID"] not in leaving
+    ]
+
+
+async def _end(agent: Any, wait_secs: float) -> None:
+    try:
+        async with asyncio.timeout(2 * wait_secs):
+            await agent.shutdown.remote(wait_secs)
+    except (RayError, TimeoutError) as error:  # its actors die with it
+        logger.debug("node agent did not shut down in time", error=repr(error))
+    finally:
+        ray.kill(agent)
+
+
+def _cause(error: RayError) -> BaseException:
+    """What went wrong there: Ray wraps errors of other processes in ones that travel badly."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    return cause if isinstance(cause, BaseException) else error

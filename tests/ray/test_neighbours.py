@@ -1,0 +1,172 @@
+"""Places on other nodes, with agents that are none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from antiphon_actors.agent_types import ActorPlace, ActorWanted
+from antiphon_actors.errors import NoActorError
+from antiphon_actors.neighbours import Neighbours, Node
+from antiphon_actors.processor_actor import ActorFacts
+
+
+class Remote:
+    """A method of an actor."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.remote = method
+
+
+class FakeNode:
+    """A node with so many places, as its agent and its handle show it."""
+
+    def __init__(self, name: str, room: int) -> None:
+        self.name = name
+        self.room = room
+        self.leases: dict[int, str] = {}
+        self.attached: list[tuple[int, Any]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self._next = 1
+        self.start = Remote(self._start)
+        self.acquire_all = Remote(self.give)
+        self.attach = Remote(self.take_specs)
+        self.release = Remote(self._release)
+        self.release_lease = Remote(self._release_lease)
+
+    async def _start(self) -> None:
+        await asyncio.sleep(0)
+
+    async def give(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
+    ) -> list[ActorPlace]:
+        await self.may_answer.wait()
+        if len(self.leases) + len(wanted) > self.room:
+            raise NoActorError(f"{self.name} is full", True)
+        places = []
+        for _ in wanted:
+            self.leases[self._next] = session_id
+            facts = ActorFacts("unix:///x", self._next, 0, self.name)
+            places.append(ActorPlace(self._next, f"{self.name}{self._next}", facts))
+            self._next += 1
+        return places
+
+    async def take_specs(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+        self.attached += specs
+        return [None if lease in self.leases else LookupError(str(lease)) for lease, _ in specs]
+
+    async def _release(self, session_id: str) -> None:
+        self.leases = {lease: owner for lease, owner in self.leases.items() if owner != session_id}
+
+    async def _release_lease(self, lease: int) -> None:
+        self.leases.pop(lease, None)
+
+    def free(self, leases: Iterable[int]) -> None:
+        for lease in leases:
+            self.leases.pop(lease, None)
+
+
+class Cluster:
+    """Three nodes, of which `c` has a camera."""
+
+    def __init__(self, **room: int) -> None:
+        self.nodes = {name: FakeNode(name, count) for name, count in room.items()}
+        self.made: list[str] = []
+        here = self.nodes["a"]
+        self.neighbours = Neighbours(
+            "a",
+            nodes=lambda: [
+                Node(name, {"CPU": 2.0, **({"camera": 1.0} if name == "c" else {})})
+                for name in self.nodes
+            ],
+            make=self.make,
+            acquire_here=here.give,
+            attach_here=here.take_specs,
+            release_here=here.free,
+        )
+
+    def make(self, name: str) -> FakeNode:
+        self.made.append(name)
+        return self.nodes[name]
+
+    async def acquire(self, session_id: str, *wanted: ActorWanted) -> list[ActorPlace]:
+        return await self.neighbours.acquire_all(session_id, wanted, ())
+
+    @property
+    def used(self) -> dict[str, int]:
+        return {name: len(node.leases) for name, node in self.nodes.items()}
+
+
+PLAIN, CAMERA = ActorWanted("X"), ActorWanted("Y", resources={"camera": 1.0})
+
+
+def where(places: Sequence[ActorPlace]) -> str:
+    return "".join(place.facts.node_id for place in places)
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_this_node_first_then_the_others_one_after_another() -> None:
+    cluster = Cluster(a=3, b=2, c=2)
+    assert where(await cluster.acquire("s", PLAIN, PLAIN)) == "aa"
+    assert cluster.made == []
+    # What does not fit stays together.
+    assert where(await cluster.acquire("t", PLAIN, PLAIN)) == "bb"
+    assert where(await cluster.acquire("u", PLAIN)) == "a"
+    assert where(await cluster.acquire("v", PLAIN)) == "c"
+    with pytest.raises(NoActorError, match="c is full"):
+        await cluster.acquire("w", PLAIN, PLAIN)
+    assert cluster.made == ["b", "c"]
+    assert cluster.used == {"a": 3, "b": 2, "c": 1}
+
+
+async def test_what_this_node_lacks_is_found_where_it_is() -> None:
+    cluster = Cluster(a=2, b=2, c=1)
+    places = await cluster.acquire("s", CAMERA, PLAIN)
+    assert where(places) == "ca"
+    with pytest.raises(NoActorError, match="c is full"):
+        await cluster.acquire("t", PLAIN, CAMERA)
+    await turns()
+    assert cluster.used == {"a": 1, "b": 0, "c": 1}  # nothing was kept
+    with pytest.raises(NoActorError, match="no node of the cluster has num_cpus=3"):
+        await cluster.acquire("u", ActorWanted("Z", resources={"num_cpus": 3}))
+
+
+async def test_specs_and_releases_find_their_way() -> None:
+    cluster = Cluster(a=2, b=2, c=2)
+    first, second, third = await cluster.acquire("s", PLAIN, CAMERA, PLAIN)
+    assert second.lease_id < 0
+    answers = await cluster.neighbours.attach(
+        [(third.lease_id, "three"), (second.lease_id, "two"), (first.lease_id, "one"), (99, "none")]
+    )
+    assert [type(answer) for answer in answers] == [type(None)] * 3 + [LookupError]
+    assert cluster.nodes["c"].attached == [(1, "two")]
+    assert [spec for _, spec in cluster.nodes["a"].attached] == ["three", "one", "none"]
+    await cluster.neighbours.release("another")
+    assert cluster.used == {"a": 2, "b": 0, "c": 1}
+    await cluster.neighbours.release("s")
+    assert cluster.used == {"a": 2, "b": 0, "c": 0}  # its own are the agent's to release
+    cluster.neighbours.release_leases([first.lease_id, second.lease_id])
+    assert cluster.used["a"] == 1
+
+
+async def test_who_does_not_wait_any_more_keeps_nothing() -> None:
+    cluster = Cluster(a=0, b=1)
+    cluster.nodes["b"].may_answer.clear()
+    asking = asyncio.create_task(cluster.acquire("s", PLAIN))
+    while not cluster.made:  # noqa: ASYNC110 - a thread lists the nodes
+        await asyncio.sleep(0)
+    await turns()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    cluster.nodes["b"].may_answer.set()
+    await turns()
+    assert cluster.used == {"a": 0, "b": 0}
