@@ -22,7 +22,6 @@ from antiphon.pipeline.pipeline import Pipeline
 from antiphon.pipeline.runner import PipelineRunner
 from antiphon.pipeline.task import PipelineTask
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
-from antiphon.processors.inbox import AUDIO_KEPT, AUDIO_WATER
 
 
 def audio(number: int) -> InputAudioRawFrame:
@@ -60,6 +59,15 @@ class Receipt:
 
     def done(self) -> None:
         self.count += 1
+
+
+AUDIO_WATER, AUDIO_KEPT = 500, 250
+
+
+@pytest.fixture(autouse=True)
+def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.processors.inbox.AUDIO_WATER", AUDIO_WATER)
+    monkeypatch.setattr("antiphon.processors.inbox.AUDIO_KEPT", AUDIO_KEPT)
 
 
 @pytest.fixture

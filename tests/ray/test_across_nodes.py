@@ -16,12 +16,12 @@ import pytest
 import ray
 from rich.console import Console
 
-from antiphon_actors.agent_types import ActorWanted, NetworkSettings
+from antiphon_actors.agent_types import ActorWanted, AgentSettings, NetworkSettings
+from antiphon_actors.agents import create_agent
 from antiphon_actors.bot_program import BotFile
 from antiphon_actors.channels.uris import ProcessAddress
 from antiphon_actors.cluster import LocalCluster
 from antiphon_actors.errors import NoActorError
-from antiphon_actors.node_agent import AgentSettings, create_agent
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.progress import Progress

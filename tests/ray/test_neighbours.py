@@ -60,7 +60,9 @@ class FakeNode:
         return [None if lease in self.leases else LookupError(str(lease)) for lease, _ in specs]
 
     async def _release(self, session_id: str) -> None:
-        self.leases = {lease: owner for lease, owner in self.leases.items() if owner != session_id}
+        for lease, owner in list(self.leases.items()):
+            if owner == session_id or owner.startswith(f"{session_id}/"):
+                del self.leases[lease]
 
     async def _release_lease(self, lease: int) -> None:
         self.leases.pop(lease, None)
@@ -170,3 +172,29 @@ async def test_who_does_not_wait_any_more_keeps_nothing() -> None:
     cluster.nodes["b"].may_answer.set()
     await turns()
     assert cluster.used == {"a": 0, "b": 0}
+
+
+async def test_the_parts_of_a_session_are_released_with_it() -> None:
+    cluster = Cluster(a=0, b=4)
+    for name in ("s", "s/s", "s/s.2", "st"):
+        await cluster.acquire(name, PLAIN)
+    assert cluster.used == {"a": 0, "b": 4}
+    await cluster.neighbours.release("s")
+    assert list(cluster.nodes["b"].leases.values()) == ["st"]
+    assert [each.session_id for each in cluster.neighbours._places.values()] == ["st"]
+
+
+async def test_what_is_granted_after_the_release_is_given_back() -> None:
+    cluster = Cluster(a=0, b=1)
+    cluster.nodes["b"].may_answer.clear()
+    asking = asyncio.create_task(cluster.acquire("s/s", PLAIN))
+    while not cluster.made:  # noqa: ASYNC110 - a thread lists the nodes
+        await asyncio.sleep(0)
+    await turns()
+    await cluster.neighbours.release("s")
+    cluster.nodes["b"].may_answer.set()
+    with pytest.raises(NoActorError, match="released"):
+        await asking
+    assert cluster.used == {"a": 0, "b": 0}
+    assert not cluster.neighbours._places
+    assert not cluster.neighbours._asking

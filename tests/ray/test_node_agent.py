@@ -12,9 +12,10 @@ import pytest
 import ray
 
 from antiphon.errors import PlacementError
+from antiphon_actors.agent_types import ActorWanted, AgentSettings
+from antiphon_actors.agents import create_agent, find_agent
 from antiphon_actors.cluster import LocalCluster
 from antiphon_actors.errors import NoActorError
-from antiphon_actors.node_agent import ActorWanted, AgentSettings, create_agent, find_agent
 from antiphon_actors.pool_types import PoolSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.session.conftest import Actors, Mover, Stay, pipeline_of, started, until
 
 from antiphon.frames.frames import (
@@ -16,10 +18,18 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon_actors.channels.wire import Wire
-from antiphon_actors.session.edge import AUDIO_HELD, EdgeInbox
+from antiphon_actors.session.edge import EdgeInbox
 
+AUDIO_HELD = 250
 COUNT = 6000
 """More than the urgent lane of a stream may have unprocessed."""
+
+
+@pytest.fixture(autouse=True)
+def _little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.processors.inbox.AUDIO_WATER", 500)
+    monkeypatch.setattr("antiphon.processors.inbox.AUDIO_KEPT", 250)
+    monkeypatch.setattr("antiphon_actors.session.edge.AUDIO_HELD", AUDIO_HELD)
 
 
 class Deaf(Mover):

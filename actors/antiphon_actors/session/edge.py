@@ -36,8 +36,8 @@ _DOWNSTREAM = FrameDirection.DOWNSTREAM
 UPSTREAM_LIMIT = 10_000
 """Upstream frames that may wait for one processor; one more, and it counts as failed."""
 
-AUDIO_HELD = 250
-"""Frames of input audio kept for a processor that takes none, the newest: five seconds of 20 ms."""
+AUDIO_HELD = 10_000
+"""Frames of input audio kept for a processor that takes none, the newest."""
 
 CALL_DEADLINE_SECS = 30.0
 """For calls of the framework's own (setup, cleanup)."""

@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 HIGH_WATER = 10_000
 """Waiting frames of one processor above which a warning is logged (once per crossing)."""
 
-AUDIO_WATER = 500
-"""Waiting frames of one processor above which old input audio among them is dropped."""
+AUDIO_WATER = 20_000
+"""Waiting frames of one processor above which old input audio among them is dropped.
 
-AUDIO_KEPT = 250
-"""Frames of input audio that are kept then, the newest: five seconds of 20 ms."""
+Nearly seven minutes of 20 ms: a recording may be fed much faster than it was spoken.
+"""
+
+AUDIO_KEPT = 10_000
+"""Frames of input audio that are kept then, the newest."""
 
 MAX_NESTED_STEPS = 48
 """Hops begun inside one another before one goes through its lane's task: bounds the stack."""
