@@ -107,7 +107,9 @@ def recording_audio(guide: Guide) -> None:
     assert {"saved user-1.wav", "saved bot-1.wav"} <= set(guide.lines)
     with wave.open(str(guide.folder / "recording.wav")) as file:
         assert file.getnchannels() == 2
-    
+        # The caller's words at least.
+        assert file.getnframes() > 1.3 * file.getframerate()
+
 
 def saving_transcripts(guide: Guide) -> None:
     written = (guide.folder / "transcript.txt").read_text(encoding="utf-8").splitlines()
