@@ -85,6 +85,12 @@ class FlowManager:
             )
         if context_strategy is not None and not isinstance(context_strategy, ContextStrategyConfig):
             raise FlowInitializationError("context_strategy must be a ContextStrategyConfig")
+        for part in ("user", "assistant"):
+            if not callable(getattr(context_aggregator, part, None)):
+                raise FlowInitializationError(
+                    "context_aggregator must be the pair that create_context_aggregator() of the "
+                    f"language model service made, not {context_aggregator!r}"
+                )
         self._task = task
         self._llm = llm
         self._user = context_aggregator.user()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict, TypeVar
 from antiphon.adapters.schemas.direct_function import BaseDirectFunctionWrapper
 from antiphon.adapters.schemas.function_schema import FunctionSchema
 from antiphon.flows.exceptions import InvalidFunctionError
+from antiphon.utils.checks import check_instance
 
 if TYPE_CHECKING:
     from antiphon.flows.manager import FlowManager
@@ -181,6 +182,7 @@ class ContextStrategyConfig:
         summary_prompt: What to tell the model that makes the summary.
 
     Raises:
+        TypeError: The strategy is no ContextStrategy.
         ValueError: There is no prompt for a summary.
     """
 
@@ -188,6 +190,7 @@ class ContextStrategyConfig:
     summary_prompt: str | None = None
 
     def __post_init__(self) -> None:
+        check_instance("ContextStrategyConfig(strategy)", self.strategy, ContextStrategy)
         if self.strategy is ContextStrategy.RESET_WITH_SUMMARY and not self.summary_prompt:
             raise ValueError("summary_prompt is required with RESET_WITH_SUMMARY")
 

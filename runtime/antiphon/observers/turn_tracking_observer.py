@@ -17,6 +17,7 @@ from antiphon.frames.frames import (
     UserStartedSpeakingFrame,
 )
 from antiphon.observers.base_observer import BaseObserver, FramePushed
+from antiphon.utils.checks import check_number
 
 _NANOSECONDS = 1_000_000_000
 _STARTS_KEPT = 64
@@ -50,8 +51,16 @@ class TurnTrackingObserver(BaseObserver):
                 once.
             turn_end_timeout_secs: Seconds of silence after the bot that end a turn.
             **kwargs: For the base class.
+
+        Raises:
+            TypeError: If one of them is no number.
+            ValueError: If one of them is out of range.
         """
         super().__init__(**kwargs)
+        check_number("TurnTrackingObserver(max_frames)", max_frames, at_least=1)
+        check_number(
+            "TurnTrackingObserver(turn_end_timeout_secs)", turn_end_timeout_secs, at_least=0
+        )
         self._turn_end_timeout_secs = turn_end_timeout_secs
         self._seen: set[int] = set()
         self._seen_order: deque[int] = deque()

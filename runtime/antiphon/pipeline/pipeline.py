@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from antiphon.frames.frames import Frame
 from antiphon.pipeline.base_pipeline import BasePipeline, clean_up_all, with_metrics
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from antiphon.utils.checks import check_sequence
 
 PushFrame = Callable[[Frame, FrameDirection], Awaitable[None]]
 
@@ -73,14 +74,21 @@ class Pipeline(BasePipeline):
             sink: Replaces the pipeline's own inner sink.
 
         Raises:
-            TypeError: If one of them is not a FrameProcessor.
+            TypeError: If they are no list, or one of them is not a FrameProcessor.
+            ValueError: If one of them is there twice.
         """
         super().__init__()
+        check_sequence("Pipeline(processors)", processors)
         for position, processor in enumerate(processors):
             if not isinstance(processor, FrameProcessor):
                 raise TypeError(
                     f"Pipeline: item {position} is {processor!r}, not a FrameProcessor"
                     + (" (is it inside a list of its own?)" if isinstance(processor, list) else "")
+                )
+            if any(processor is earlier for earlier in processors[:position]):
+                raise ValueError(
+                    f"Pipeline: item {position} is {processor.name}, which is in the list already: "
+                    "a processor has one place"
                 )
         self._source = source or PipelineSource(self.push_frame, name=f"{self}::Source")
         self._sink = sink or PipelineSink(self.push_frame, name=f"{self}::Sink")

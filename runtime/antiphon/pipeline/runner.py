@@ -12,6 +12,7 @@ from loguru import logger
 
 from antiphon.pipeline.base_task import BasePipelineTask, PipelineTaskParams
 from antiphon.utils.base_object import BaseObject
+from antiphon.utils.checks import check_instance
 
 
 class PipelineRunner(BaseObject):
@@ -53,7 +54,12 @@ class PipelineRunner(BaseObject):
         self._handle_signals()
 
     async def run(self, task: BasePipelineTask) -> None:
-        """Runs a task until it has finished."""
+        """Runs a task until it has finished.
+
+        Raises:
+            TypeError: If it is no task.
+        """
+        check_instance("PipelineRunner.run(task)", task, BasePipelineTask)
         logger.debug("runner starts a task", runner=self.name, task=task.name)
         self._handle_signals()
         self._tasks[task.name] = task

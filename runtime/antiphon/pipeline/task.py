@@ -58,6 +58,7 @@ from antiphon.utils.asyncio.task_manager import (
     TaskManager,
     TaskManagerParams,
 )
+from antiphon.utils.checks import check_classes, check_instance, check_number, check_sequence
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.turn_trace_observer import TurnTraceObserver
 
@@ -98,12 +99,12 @@ class PipelineParams(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     allow_interruptions: bool = True
-    audio_in_sample_rate: int = 16000
-    audio_out_sample_rate: int = 24000
+    audio_in_sample_rate: int = Field(default=16000, gt=0)
+    audio_out_sample_rate: int = Field(default=24000, gt=0)
     enable_heartbeats: bool = False
     enable_metrics: bool = False
     enable_usage_metrics: bool = False
-    heartbeats_period_secs: float = HEARTBEAT_SECONDS
+    heartbeats_period_secs: float = Field(default=HEARTBEAT_SECONDS, gt=0)
     interruption_strategies: list[BaseInterruptionStrategy] = Field(default_factory=list)
     observers: list[BaseObserver] = Field(default_factory=list)
     report_only_initial_ttfb: bool = False
@@ -164,8 +165,25 @@ class PipelineTask(BasePipelineTask):
             observers: Watch every hop of every frame.
             task_manager: Owner of the pipeline's tasks.
             watchdog_timeout_secs: Seconds before a watched task is reported.
+
+        Raises:
+            TypeError: If one of them is of another type.
+            ValueError: If a number of seconds is negative.
         """
         super().__init__()
+        check_instance("PipelineTask(pipeline)", pipeline, FrameProcessor)
+        if params is not None:
+            check_instance("PipelineTask(params)", params, PipelineParams)
+        if clock is not None:
+            check_instance("PipelineTask(clock)", clock, BaseClock)
+        check_sequence("PipelineTask(observers)", observers or [])
+        for observer in observers or ():
+            check_instance("an observer of PipelineTask(observers)", observer, BaseObserver)
+        if idle_timeout_secs is not None:
+            check_number("PipelineTask(idle_timeout_secs)", idle_timeout_secs, at_least=0)
+        check_classes("PipelineTask(idle_timeout_frames)", idle_timeout_frames, Frame)
+        check_number("PipelineTask(cancel_timeout_secs)", cancel_timeout_secs, at_least=0)
+        check_number("PipelineTask(watchdog_timeout_secs)", watchdog_timeout_secs, at_least=0)
         self._params = params or PipelineParams()
         self._clock = clock or SystemClock()
         self._task_manager = task_manager or TaskManager()
@@ -290,11 +308,13 @@ class PipelineTask(BasePipelineTask):
 
     def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Says for which frames on_frame_reached_upstream is called."""
-        self._reached_upstream = types
+        self._reached_upstream = check_classes("set_reached_upstream_filter(types)", types, Frame)
 
     def set_reached_downstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Says for which frames on_frame_reached_downstream is called."""
-        self._reached_downstream = types
+        self._reached_downstream = check_classes(
+            "set_reached_downstream_filter(types)", types, Frame
+        )
 
     def watch_reached_downstream(
         self, types: tuple[type[Frame], ...], callback: Callable[[Frame], None]
@@ -306,7 +326,12 @@ class PipelineTask(BasePipelineTask):
         self._sink_watchers.append((types, callback))
 
     async def queue_frame(self, frame: Frame) -> None:
-        """Queues a frame at the beginning of the pipeline; also before run()."""
+        """Queues a frame at the beginning of the pipeline; also before run().
+
+        Raises:
+            TypeError: If it is no frame.
+        """
+        check_instance("queue_frame(frame)", frame, Frame)
         await self._push_queue.put(frame)
 
     async def queue_frames(self, frames: Iterable[Frame] | AsyncIterable[Frame]) -> None:

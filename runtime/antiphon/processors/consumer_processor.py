@@ -16,6 +16,7 @@ from antiphon.processors.producer_processor import (
     identity_transformer,
     transformed,
 )
+from antiphon.utils.checks import check_callable, check_instance
 
 
 class ConsumerProcessor(FrameProcessor):
@@ -42,8 +43,14 @@ class ConsumerProcessor(FrameProcessor):
             transformer: Makes what is pushed of a frame.
             direction: Where the frames are pushed.
             **kwargs: Passed to the base.
+
+        Raises:
+            TypeError: If one of them is of another type.
         """
         super().__init__(**kwargs)
+        check_instance("ConsumerProcessor(producer)", producer, ProducerProcessor)
+        check_callable("ConsumerProcessor(transformer)", transformer, "frame")
+        check_instance("ConsumerProcessor(direction)", direction, FrameDirection)
         self._transformer = transformer
         self._direction = direction
         self._queue = producer.add_consumer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import traceback
 from abc import ABCMeta
 from collections.abc import Callable, Coroutine, Sequence
@@ -30,7 +31,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.metrics.metrics import LLMTokenUsage, MetricsData
 from antiphon.observers.base_observer import BaseObserver, FramePushed
-from antiphon.processors.inbox import Inbox, LocalInbox
+from antiphon.processors.inbox import CLOSED_INBOX, Inbox, LocalInbox
 from antiphon.processors.lane import FrameCallback
 from antiphon.processors.metrics.frame_processor_metrics import FrameProcessorMetrics
 from antiphon.processors.relay import (
@@ -88,6 +89,12 @@ class _FrameProcessorMeta(ABCMeta):
         processor._journal = []
         processor._note_state()
         return processor
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """What the class's own constructor takes: for editors, and for whoever inspects it."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
@@ -252,6 +259,8 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         await self._local_inbox.suspend()
         self._adopt(setup)
         self._cancelling = False
+        if self._local_inbox is CLOSED_INBOX:
+            self._replace_inbox(LocalInbox(self))
         self._local_inbox.open()
         await self._metrics.setup(self.task_manager)
 
@@ -270,6 +279,12 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         await self._local_inbox.close()
         self._started = False
         await self._metrics.cleanup()
+        self._replace_inbox(CLOSED_INBOX)
+
+    def _replace_inbox(self, inbox: LocalInbox) -> None:
+        if self._inbox is self._local_inbox:
+            self._inbox = inbox
+        self._local_inbox = inbox
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -500,7 +515,7 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         self._enable_usage_metrics = frame.enable_usage_metrics
         self._interruption_strategies = list(frame.interruption_strategies)
         self._report_only_initial_ttfb = frame.report_only_initial_ttfb
-        if self._inbox is self._local_inbox:
+        if self._inbox is self._local_inbox and self._inbox is not CLOSED_INBOX:
             self._local_inbox.start()
 
     async def _start_interruption(self) -> None:
@@ -548,7 +563,9 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
 
     def _note_state(self) -> None:
         """Remembers the attributes, to tell later whether the bot changed one from outside."""
-        self._built_state = dict(vars(self))
+        state = self._built_state = dict(vars(self))
+        # Not the bot's to change, and it refers back to this processor.
+        del state["_local_inbox"], state["_inbox"]
 
     def _note_changes(self, before: dict[str, Any]) -> None:
         """Takes the attributes that a recorded call has changed as if they had been built so."""

@@ -15,12 +15,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loguru import logger
 
 from antiphon.frames.frames import Frame, InputAudioRawFrame, SystemFrame
 from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, Receipt, foreign
+from antiphon.processors.statistics import ProcessorStatistics
 from antiphon.utils.asyncio.current_task import DONE
 
 if TYPE_CHECKING:
@@ -353,3 +354,25 @@ class LocalInbox:
             if item.receipt is not None:
                 item.receipt.done()
         lane.extend(kept)
+
+
+class _Nobody:
+    """Owns no frames."""
+
+    def __init__(self) -> None:
+        self.statistics = ProcessorStatistics()
+
+
+def _closed_inbox() -> LocalInbox:
+    owner: Any = _Nobody()
+    inbox = LocalInbox(owner)
+    inbox._closed = True
+    return inbox
+
+
+CLOSED_INBOX = _closed_inbox()
+"""The inbox of every processor that has been cleaned up: drops what it is given.
+
+A processor and an inbox of its own refer to one another; with this one it is freed with its last
+reference, and does not wait for a garbage collection.
+"""

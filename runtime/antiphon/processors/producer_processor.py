@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from antiphon.frames.frames import CancelFrame, EndFrame, Frame, StartFrame, StopFrame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.overflow import QUEUE_LIMIT, offer
+from antiphon.utils.checks import check_callable
 
 _LIFECYCLE = (StartFrame, EndFrame, StopFrame, CancelFrame)
 
@@ -52,8 +53,13 @@ class ProducerProcessor(FrameProcessor):
             passthrough: Whether such frames also go on from here. The frames that keep the pipeline
                 itself going always do.
             **kwargs: Passed to the base.
+
+        Raises:
+            TypeError: If one of the functions cannot take a frame.
         """
         super().__init__(**kwargs)
+        check_callable("ProducerProcessor(filter)", filter, "frame")
+        check_callable("ProducerProcessor(transformer)", transformer, "frame")
         self._filter = filter
         self._transformer = transformer
         self._passthrough = passthrough

@@ -100,6 +100,7 @@ class ProcessorStatistics:
         frames_out: Frames pushed to a neighbour.
         frames_dropped: Frames dropped by an interruption before they were processed.
         audio_dropped: Frames of input audio dropped because the processor was too far behind.
+            Both count what was dropped on the way from another process, once the session is over.
         errors: Exceptions in process_frame.
         hop: Time from a neighbour's push to the beginning of process_frame.
     """
@@ -114,6 +115,14 @@ class ProcessorStatistics:
     def frames_in(self) -> int:
         """Frames that began to be processed."""
         return self.hop.count
+
+    def add(self, other: ProcessorStatistics) -> None:
+        """Adds what another process has counted of the same processor."""
+        self.frames_out += other.frames_out
+        self.frames_dropped += other.frames_dropped
+        self.audio_dropped += other.audio_dropped
+        self.errors += other.errors
+        self.hop.merge(other.hop)
 
     def to_plain(self) -> dict[str, object]:
         """Plain data, for the wire."""

@@ -22,6 +22,7 @@ from antiphon.frames.frames import (
 from antiphon.processors.aggregators._quiet_timer import QuietTimer
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.running_calls import RunningCalls
+from antiphon.utils.checks import check_number
 
 BasicCallback = Callable[["UserIdleProcessor"], Awaitable[None]]
 RetryCallback = Callable[["UserIdleProcessor", int], Awaitable[bool]]
@@ -50,10 +51,12 @@ class UserIdleProcessor(FrameProcessor):
             **kwargs: Passed to the base.
 
         Raises:
-            TypeError: If the callback can take neither.
+            TypeError: If the callback can take neither, or the timeout is no number.
+            ValueError: If the timeout is not above 0.
         """
         super().__init__(**kwargs)
         self._callback = _with_retries(callback)
+        check_number("UserIdleProcessor(timeout)", timeout, above=0)
         self._timeout_secs = timeout
         self._retry_count = 0
         self._conversing = False

@@ -15,6 +15,23 @@ from antiphon.utils.utils import obj_count, obj_id
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+def _check_handler(where: str, handler: Any) -> None:
+    # What follows the object depends on the event, so only the first argument is looked at.
+    if not callable(handler):
+        raise TypeError(f"{where} must be a function, not {handler!r}")
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):  # builtins without a signature: only the call can tell
+        return
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    if not any(one.kind in positional for one in parameters):
+        raise TypeError(f"{where} must take the object whose event it is as its first argument")
+
+
 class BaseObject(ABC):  # noqa: B024 - a base without abstract methods, as documented
     """An object with an id, a name and event handlers.
 
@@ -64,7 +81,12 @@ class BaseObject(ABC):  # noqa: B024 - a base without abstract methods, as docum
         return decorator
 
     def add_event_handler(self, event_name: str, handler: Callable[..., Any]) -> None:
-        """Adds a handler for an event; an event this object does not have is only a warning."""
+        """Adds a handler for an event; an event this object does not have is only a warning.
+
+        Raises:
+            TypeError: If the handler cannot take the object that calls it.
+        """
+        _check_handler(f"{self._name}: the handler of {event_name}", handler)
         handlers = self._event_handlers.get(event_name)
         if handlers is None:
             logger.warning(

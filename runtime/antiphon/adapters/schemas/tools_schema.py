@@ -10,6 +10,7 @@ from antiphon.adapters.schemas.direct_function import DirectFunction, DirectFunc
 from antiphon.adapters.schemas.function_schema import FunctionSchema
 from antiphon.errors import ConfigError
 from antiphon.frames.codec import register_value_type
+from antiphon.utils.checks import check_sequence
 
 
 class AdapterType(Enum):
@@ -39,10 +40,18 @@ class ToolsSchema:
             custom_tools: Tools in a provider's own form, by provider.
 
         Raises:
-            TypeError: A direct function cannot be used as one.
+            TypeError: A tool is neither a schema nor a function, or a direct function cannot be
+                used as one.
             ConfigError: The custom tools are not lists by ``AdapterType``.
         """
         _check_custom_tools(custom_tools)
+        check_sequence("ToolsSchema(standard_tools)", standard_tools)
+        for tool in standard_tools:
+            if not isinstance(tool, FunctionSchema) and not callable(tool):
+                raise TypeError(
+                    "ToolsSchema(standard_tools) must hold FunctionSchemas or async functions, not "
+                    f"{tool!r}: a tool in a provider's own form belongs in custom_tools"
+                )
         self._standard_tools = [
             tool
             if isinstance(tool, FunctionSchema)

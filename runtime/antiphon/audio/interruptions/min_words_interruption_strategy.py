@@ -3,6 +3,7 @@
 from loguru import logger
 
 from antiphon.audio.interruptions.base_interruption_strategy import BaseInterruptionStrategy
+from antiphon.utils.checks import check_number
 
 
 class MinWordsInterruptionStrategy(BaseInterruptionStrategy):
@@ -15,10 +16,10 @@ class MinWordsInterruptionStrategy(BaseInterruptionStrategy):
             min_words: Number of words, as split at white space, that interrupt; at least 1.
 
         Raises:
+            TypeError: ``min_words`` is no number.
             ValueError: ``min_words`` is below 1.
         """
-        if min_words < 1:
-            raise ValueError(f"min_words must be at least 1, not {min_words}")
+        check_number("MinWordsInterruptionStrategy(min_words)", min_words, at_least=1)
         self._min_words = min_words
         self._words = 0
 

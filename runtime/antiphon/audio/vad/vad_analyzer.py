@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from antiphon.audio.utils import calculate_audio_volume, exp_smoothing
 from antiphon.frames.codec import register_type
+from antiphon.utils.checks import check_instance
 
 VAD_CONFIDENCE = 0.7
 VAD_START_SECS = 0.2
@@ -68,6 +69,8 @@ class VADAnalyzer(ABC):
         """
         self._init_sample_rate = sample_rate
         self._sample_rate = 0
+        if params is not None:
+            check_instance(f"{type(self).__name__}(params)", params, VADParams)
         self._params = params or VADParams()
         self._num_channels = 1
 

@@ -12,6 +12,7 @@ from loguru import logger
 from antiphon.frames.frames import Frame
 from antiphon.observers.base_observer import BaseObserver, FramePushed
 from antiphon.processors.frame_processor import FrameDirection
+from antiphon.utils.checks import check_classes
 
 if TYPE_CHECKING:
     from antiphon.processors.frame_processor import FrameProcessor
@@ -55,15 +56,33 @@ class DebugLogObserver(BaseObserver):
                 None (log always) or a processor class and the end of the hop it must be at.
             exclude_fields: Names of fields to leave out, instead of the binary ones.
             **kwargs: For the base class.
+
+        Raises:
+            TypeError: If the types are no classes of frames.
         """
         super().__init__(**kwargs)
         self._filters: dict[type[Frame], tuple[type, FrameEndpoint] | None] | None
         if frame_types is None:
             self._filters = None
         elif isinstance(frame_types, Mapping):
+            check_classes("DebugLogObserver(frame_types)", frame_types, Frame)
+            wanted: Any
+            for frame_type, wanted in frame_types.items():
+                if wanted is not None and not (
+                    isinstance(wanted, tuple)
+                    and len(wanted) == 2
+                    and isinstance(wanted[0], type)
+                    and isinstance(wanted[1], FrameEndpoint)
+                ):
+                    raise TypeError(
+                        f"DebugLogObserver(frame_types)[{frame_type.__name__}] must be None or "
+                        f"(processor class, FrameEndpoint), not {wanted!r}"
+                    )
             self._filters = dict(frame_types)
         else:
-            self._filters = dict.fromkeys(frame_types)
+            self._filters = dict.fromkeys(
+                check_classes("DebugLogObserver(frame_types)", frame_types, Frame)
+            )
         self._exclude_fields = _BINARY_FIELDS if exclude_fields is None else exclude_fields
 
     async def on_push_frame(self, data: FramePushed) -> None:

@@ -20,6 +20,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.aggregators._quiet_timer import QuietTimer
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.utils.checks import check_instance, check_number
 from antiphon.utils.time import time_now_iso8601
 
 _LONGEST = 1_000
@@ -50,8 +51,15 @@ class DTMFAggregator(FrameProcessor):
             termination_digit: The key that completes a sequence; it is part of it.
             prefix: What the transcription begins with.
             **kwargs: Passed to the base.
+
+        Raises:
+            TypeError: If one of them is of another type.
+            ValueError: If the timeout is negative.
         """
         super().__init__(**kwargs)
+        check_number("DTMFAggregator(timeout)", timeout, at_least=0)
+        check_instance("DTMFAggregator(termination_digit)", termination_digit, KeypadEntry)
+        check_instance("DTMFAggregator(prefix)", prefix, str)
         self._timeout_secs = timeout
         self._termination_digit = termination_digit
         self._prefix = prefix

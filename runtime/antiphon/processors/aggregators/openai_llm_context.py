@@ -22,6 +22,7 @@ from antiphon.adapters.schemas.tools_schema import ToolsSchema
 from antiphon.errors import ConfigError
 from antiphon.frames.codec import register_value_type
 from antiphon.frames.frames import AudioRawFrame, Frame
+from antiphon.utils.checks import check_instance
 
 if TYPE_CHECKING:
     from typing import Self
@@ -87,7 +88,12 @@ class OpenAILLMContext:
                 by a fresh one.
             tools: A ``ToolsSchema``, or a list of tools in the provider's own form.
             tool_choice: ``"none"``, ``"auto"``, ``"required"`` or one named function.
+
+        Raises:
+            TypeError: If the messages are no list, or the tools neither a schema nor a list.
         """
+        if messages is not None:
+            check_instance("the messages of a context", messages, list)
         self._id = uuid.uuid4().hex
         self._messages: list[Any] = messages or []
         self._tools: Any = NOT_GIVEN
@@ -190,7 +196,16 @@ class OpenAILLMContext:
         self._tool_choice = tool_choice
 
     def set_tools(self, tools: Any = NOT_GIVEN) -> None:
-        """Replaces the tools; an empty list means none were given."""
+        """Replaces the tools; an empty list means none were given.
+
+        Raises:
+            TypeError: If they are neither a ToolsSchema nor a list.
+        """
+        if isinstance(tools, (str, bytes, int, float, dict)):
+            raise TypeError(
+                "the tools of a context must be a ToolsSchema or a list of tools in the provider's "
+                f"own form, not {type(tools).__name__}"
+            )
         given = is_given(tools) and not (isinstance(tools, list) and not tools)
         self._tools = tools if given else NOT_GIVEN
 

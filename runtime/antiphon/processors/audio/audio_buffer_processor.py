@@ -21,6 +21,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.audio.track import Track, Turn
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.utils.checks import check_number
 
 _PRE_ROLL_SECS = 1.0
 """What is kept of the user's audio before a turn: detecting speech takes some of it."""
@@ -68,11 +69,15 @@ class AudioBufferProcessor(FrameProcessor):
             **kwargs: Passed to the base.
 
         Raises:
-            ValueError: If num_channels is neither 1 nor 2.
+            TypeError: If a rate or size is no number.
+            ValueError: If num_channels is neither 1 nor 2, or a rate or size is negative.
         """
         super().__init__(**kwargs)
         if num_channels not in (1, 2):
             raise ValueError(f"num_channels has to be 1 or 2, not {num_channels}")
+        if sample_rate is not None:
+            check_number("AudioBufferProcessor(sample_rate)", sample_rate, at_least=0)
+        check_number("AudioBufferProcessor(buffer_size)", buffer_size, at_least=0)
         if user_continuous_stream is not None:
             warnings.warn(
                 "user_continuous_stream is no longer needed: gaps are filled in any case",

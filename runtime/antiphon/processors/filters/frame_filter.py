@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from antiphon.frames.frames import Frame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.passing import always_passes
+from antiphon.utils.checks import check_classes
 
 
 class FrameFilter(FrameProcessor):
@@ -24,9 +25,12 @@ class FrameFilter(FrameProcessor):
         Args:
             types: The classes that pass, with their subclasses.
             **kwargs: Passed to the base.
+
+        Raises:
+            TypeError: If one of them is no class of frames.
         """
         super().__init__(**kwargs)
-        self._types = tuple(types)
+        self._types = check_classes("FrameFilter(types)", types, Frame)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Passes the frame on or drops it."""

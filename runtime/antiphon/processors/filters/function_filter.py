@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from antiphon.frames.frames import Frame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.passing import always_passes
+from antiphon.utils.checks import check_callable, check_instance
 
 
 class FunctionFilter(FrameProcessor):
@@ -33,8 +34,13 @@ class FunctionFilter(FrameProcessor):
                 a bot may follow the conversation in it.
             direction: The direction that is filtered.
             **kwargs: Passed to the base.
+
+        Raises:
+            TypeError: If the filter cannot take a frame, or the direction is none.
         """
         super().__init__(**kwargs)
+        check_callable("FunctionFilter(filter)", filter, "frame")
+        check_instance("FunctionFilter(direction)", direction, FrameDirection)
         self._filter = filter
         self._direction = direction
 

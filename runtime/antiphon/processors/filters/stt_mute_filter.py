@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.running_calls import RunningCalls
+from antiphon.utils.checks import check_callable, check_instance
 
 _SUPPRESSED = (
     InputAudioRawFrame,
@@ -70,6 +71,19 @@ class STTMuteStrategy(Enum):
     CUSTOM = "custom"
 
 
+def _check_strategies(strategies: Any) -> None:
+    if isinstance(strategies, str) or not isinstance(strategies, Iterable):
+        raise TypeError(
+            f"STTMuteConfig(strategies) must be a set of STTMuteStrategy, not {strategies!r}"
+        )
+    for strategy in strategies:
+        if not isinstance(strategy, STTMuteStrategy):
+            raise ValueError(
+                f"STTMuteConfig(strategies): {strategy!r} is no strategy; there are "
+                + ", ".join(f"STTMuteStrategy.{one.name}" for one in STTMuteStrategy)
+            )
+
+
 @dataclass
 class STTMuteConfig:
     """When an STTMuteFilter mutes.
@@ -86,6 +100,11 @@ class STTMuteConfig:
     should_mute_callback: Callable[[STTMuteFilter], Awaitable[bool]] | None = None
 
     def __post_init__(self) -> None:
+        _check_strategies(self.strategies)
+        if self.should_mute_callback is not None:
+            check_callable(
+                "STTMuteConfig(should_mute_callback)", self.should_mute_callback, "stt_mute_filter"
+            )
         if {
             STTMuteStrategy.FIRST_SPEECH,
             STTMuteStrategy.MUTE_UNTIL_FIRST_BOT_COMPLETE,
@@ -121,6 +140,7 @@ class STTMuteFilter(FrameProcessor):
             warnings.warn(
                 "STTMuteFilter no longer needs stt_service", DeprecationWarning, stacklevel=2
             )
+        check_instance("STTMuteFilter(config)", config, STTMuteConfig)
         self._config = config
         self._is_muted = False
         self._bot_is_speaking = False

@@ -14,6 +14,7 @@ from loguru import logger
 
 from antiphon.frames.frames import Frame, TranscriptionFrame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.utils.checks import check_instance, check_number
 
 _KEPT_CHARS = 500
 """What is remembered of each participant's words while asleep; phrases are far shorter."""
@@ -69,9 +70,17 @@ class WakeCheckFilter(FrameProcessor):
             **kwargs: Passed to the base.
 
         Raises:
-            ValueError: If a phrase has no words.
+            TypeError: If the phrases are no list of texts.
+            ValueError: If a phrase has no words, or the timeout is negative.
         """
         super().__init__(**kwargs)  # type: ignore[arg-type]
+        if isinstance(wake_phrases, str):
+            raise TypeError(
+                f"WakeCheckFilter(wake_phrases) must be a list of texts, not {wake_phrases!r}"
+            )
+        for phrase in wake_phrases:
+            check_instance("a phrase of WakeCheckFilter(wake_phrases)", phrase, str)
+        check_number("WakeCheckFilter(keepalive_timeout)", keepalive_timeout, at_least=0)
         self._keepalive_timeout_secs = keepalive_timeout
         self._phrases = [_pattern(phrase) for phrase in wake_phrases]
         # By participant; a call has few.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from antiphon.frames.frames import Frame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.sync.base_notifier import BaseNotifier
+from antiphon.utils.checks import check_callable, check_classes, check_instance
 
 
 class WakeNotifierFilter(FrameProcessor):
@@ -32,10 +33,15 @@ class WakeNotifierFilter(FrameProcessor):
             types: The classes of frames to ask about.
             filter: Says whether such a frame is reason to notify.
             **kwargs: Passed to the base.
+
+        Raises:
+            TypeError: If one of them is of another type.
         """
         super().__init__(**kwargs)
+        check_instance("WakeNotifierFilter(notifier)", notifier, BaseNotifier)
+        check_callable("WakeNotifierFilter(filter)", filter, "frame")
         self._notifier = notifier
-        self._types = tuple(types)
+        self._types = check_classes("WakeNotifierFilter(types)", types, Frame)
         self._filter = filter
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from antiphon.utils.checks import check_instance
 from antiphon.utils.text.base_text_filter import BaseTextFilter
 
 _FENCE = "```"
@@ -69,6 +70,8 @@ class MarkdownTextFilter(BaseTextFilter):
             params: What to filter.
             **kwargs: Ignored.
         """
+        if params is not None:
+            check_instance("MarkdownTextFilter(params)", params, MarkdownTextFilter.InputParams)
         self._params = params or MarkdownTextFilter.InputParams()
         self._in_code = False
 

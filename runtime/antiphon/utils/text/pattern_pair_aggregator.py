@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
+from antiphon.utils.checks import check_callable
 from antiphon.utils.string import match_endofsentence
 from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
 from antiphon.utils.text.simple_text_aggregator import is_fragment
@@ -93,7 +94,11 @@ class PatternPairAggregator(BaseTextAggregator):
 
         Returns:
             This aggregator.
+
+        Raises:
+            TypeError: If the handler cannot take a match.
         """
+        check_callable(f"the handler of pattern {pattern_id!r}", handler, "match")
         self._handlers[pattern_id] = handler
         return self
 

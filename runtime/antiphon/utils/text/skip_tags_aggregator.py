@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from antiphon.utils.checks import check_sequence
 from antiphon.utils.string import StartEndTags, match_endofsentence, parse_start_end_tags
 from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
 from antiphon.utils.text.simple_text_aggregator import is_fragment
@@ -21,7 +22,16 @@ class SkipTagsAggregator(BaseTextAggregator):
 
         Args:
             tags: Pairs of a start tag and an end tag.
+
+        Raises:
+            TypeError: If they are no such pairs.
         """
+        for pair in tags:
+            check_sequence("a pair of SkipTagsAggregator(tags)", pair)
+            if len(pair) != 2:
+                raise TypeError(
+                    f"SkipTagsAggregator(tags) must hold pairs (start tag, end tag), not {pair!r}"
+                )
         self._tags = tags
         pairs = "|".join(f"{re.escape(start)}.*?{re.escape(end)}" for start, end in tags)
         self._tagged = re.compile(pairs, re.DOTALL) if pairs else None

@@ -39,6 +39,7 @@ from antiphon.processors.frameworks._rtvi.frames import (
     RTVIServerMessageFrame,
     RTVIServerResponseFrame,
 )
+from antiphon.utils.checks import check_instance
 from antiphon.utils.string import match_endofsentence
 from antiphon.utils.text.simple_text_aggregator import is_fragment
 
@@ -92,6 +93,9 @@ class RTVIObserver(BaseObserver):
             **kwargs: Passed to the base.
         """
         super().__init__(**kwargs)
+        check_instance("RTVIObserver(rtvi)", rtvi, FrameProcessor)
+        if params is not None:
+            check_instance("RTVIObserver(params)", params, RTVIObserverParams)
         self._rtvi = rtvi
         self._params = params or RTVIObserverParams()
         # The part of an answer behind its last sentence: not longer than the answer.

@@ -41,6 +41,7 @@ from antiphon.processors.frameworks._rtvi.settings import (
     RTVIUpdateConfig,
 )
 from antiphon.utils.asyncio.watchdog_queue import WatchdogQueue
+from antiphon.utils.checks import check_instance
 
 if TYPE_CHECKING:
     from antiphon.processors.aggregators.openai_llm_context import OpenAILLMContext
@@ -113,8 +114,15 @@ class RTVIProcessor(FrameProcessor):
             transport: The bot's transport. With it, audio is received only once the client is
                 ready, and audio that the client sends in messages is given to it.
             **kwargs: Passed to ``FrameProcessor``.
+
+        Raises:
+            TypeError: If one of them is of another type.
         """
         super().__init__(**kwargs)
+        if config is not None:
+            check_instance("RTVIProcessor(config)", config, RTVIConfig)
+        if transport is not None and not callable(getattr(transport, "input", None)):
+            raise TypeError(f"RTVIProcessor(transport) must be a transport, not {transport!r}")
         self._services = Services(config)
         self._actions = Actions()
         self._input_transport: Any = None
@@ -147,10 +155,12 @@ class RTVIProcessor(FrameProcessor):
 
     def register_action(self, action: RTVIAction) -> None:
         """Lets clients run an action."""
+        check_instance("register_action(action)", action, RTVIAction)
         self._actions.register(action)
 
     def register_service(self, service: RTVIService) -> None:
         """Lets clients set the options of a service."""
+        check_instance("register_service(service)", service, RTVIService)
         self._services.register(service)
 
     async def set_client_ready(self) -> None:
