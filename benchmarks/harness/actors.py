@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import ray
 from ray.exceptions import RayError
 
+from antiphon_actors.agent_types import AgentSettings
+from antiphon_actors.agents import create_agent
 from antiphon_actors.bot_program import BotFile, read_bot_file
 from antiphon_actors.cluster import ClusterSettings, LocalCluster
-from antiphon_actors.node_agent import AgentSettings, create_agent
 from antiphon_actors.placement.policy import Placement, Preset
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.report import SessionReport
@@ -106,8 +107,17 @@ class Actors:
         *,
         shape: str = "pass",
         supervisor: Literal["dedicated", "pooled"] = "dedicated",
+        kind: str = "supervisor",
     ) -> Session:
         """Submits a session and waits until its StartFrame has gone through all processors.
+
+        Args:
+            agent: Of the node.
+            name: For people.
+            preset: Where its processors go.
+            shape: Of its pipeline.
+            supervisor: Whether it has a supervisor of its own.
+            kind: Sessions of the same kind share supervisors.
 
         Raises:
             ProgramFailed: If it does not start.
@@ -122,7 +132,7 @@ class Actors:
             placement=Placement(preset),
             body=body,
         )
-        lease = await agent.start_supervisor.remote(session_id, mode=supervisor)
+        lease = await agent.start_supervisor.remote(session_id, kind, supervisor)
         follower = session.follower = asyncio.create_task(_follow(lease.handle, spec))
         waiting: set[asyncio.Future[Any]] = {connected, follower}
         await asyncio.wait(

@@ -20,6 +20,7 @@ from benchmarks.harness.bench import Bench, Options
 from benchmarks.harness.control import ProgramFailed
 from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.peers import PeerMissing
+from benchmarks.harness.plots import draw_curves
 from benchmarks.harness.report import draw, show, write_json
 from benchmarks.harness.results import Result
 
@@ -121,12 +122,14 @@ def main(scenarios: Sequence[Scenario], arguments: Sequence[str] | None = None) 
     show(results, machine, console)
     given.out.mkdir(parents=True, exist_ok=True)
     write_json(given.out / "results.json", results, machine, asdict(options))
-    drawn = draw(given.out / "results.png", results, machine)
-    console.print(
-        f"{given.out / 'results.json'}" + (f", {given.out / 'results.png'}" if drawn else ""),
-        markup=False,
-        highlight=False,
-    )
+    written = [given.out / "results.json"]
+    if draw(given.out / "results.png", results, machine):
+        written.append(given.out / "results.png")
+    for result in results:
+        picture = given.out / f"{result.name}.png"
+        if draw_curves(picture, result.title, result.curves, machine):
+            written.append(picture)
+    console.print(", ".join(map(str, written)), markup=False, highlight=False)
     for failure in failures:
         Console(stderr=True).print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
     return 1 if failures else 0

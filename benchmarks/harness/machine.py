@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import time
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# Two that every frame passes through; whoever compiles one compiles all.
+COMPILED = ("antiphon.processors.inbox", "antiphon_actors.channels.framing")
 PACKAGES = ("antiphon", "ray", "uvloop", "grpcio", "msgpack")
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU, memory, load, kernel, Python and versions."""
+    """CPU, memory, load, kernel, Python, versions, and whether the modules are compiled."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -29,7 +33,14 @@ def describe_machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": versions,
+        "compiled": all(is_compiled(module) for module in COMPILED),
     }
+
+
+def is_compiled(module: str) -> bool:
+    """Whether a module of that name would be loaded from machine code, not from a source."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and str(spec.origin).endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _field(path: str, name: str) -> str | None:

@@ -110,6 +110,14 @@ def processor_secs(pid: int) -> float:
     return 0.0
 
 
+def busy_secs() -> float:
+    """Processor time that all processes of the machine have used together, in seconds."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    # Of user, nice, system, idle, iowait, irq, softirq those that are work.
+    used = (int(fields[at]) for at in (1, 2, 3, 6, 7))
+    return sum(used) / os.sysconf("SC_CLK_TCK")
+
+
 async def calm_down(deadline_secs: float = 30.0) -> None:
     """Waits until what was started here has finished starting, at most so long.
 
@@ -124,6 +132,19 @@ async def calm_down(deadline_secs: float = 30.0) -> None:
         now = {pid: processor_secs(pid) for pid in descendants(me)}
         used = sum(secs - before.get(pid, 0.0) for pid, secs in now.items())
         if used < CALM_SHARE * CALM_SECS:
+            return
+        before = now
+
+
+async def others_calm_down(deadline_secs: float) -> None:
+    """Waits until the whole machine has little to do, at most so long."""
+    loop = asyncio.get_running_loop()
+    limit = loop.time() + deadline_secs
+    before = busy_secs()
+    while loop.time() < limit:
+        await asyncio.sleep(CALM_SECS)
+        now = busy_secs()
+        if now - before < 2 * CALM_SHARE * CALM_SECS:
             return
         before = now
 

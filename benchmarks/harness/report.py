@@ -31,6 +31,27 @@ def figures_table(result: Result) -> Table:
     return table
 
 
+def curves_table(result: Result) -> Table:
+    """The points of every curve of one scenario."""
+    table = Table(title="By the number of sessions", title_justify="left", title_style="bold")
+    table.add_column("contestant", no_wrap=True)
+    for name in ("sessions", "p50 ms", "p99 ms", "p99.9 ms", "CPU cores", "others' cores", "lost"):
+        table.add_column(name, justify="right")
+    for curve in result.curves:
+        for at, point in enumerate(curve.ordered()):
+            figures = (point.p50_ms, point.p99_ms, point.p999_ms, point.cpu_cores)
+            table.add_row(
+                "" if at else curve.contestant,
+                str(point.sessions),
+                *(format_figure(figure) for figure in figures),
+                format_figure(point.other_cores),
+                str(point.lost),
+                style="" if curve.is_good(point) else "red",
+            )
+        table.add_section()
+    return table
+
+
 def bars_table(results: Sequence[Result]) -> Table:
     """Every bar: the figure, what it has to be, and whether it is."""
     table = Table(title="Bars", title_justify="left", title_style="bold")
@@ -62,6 +83,8 @@ def show(results: Sequence[Result], machine: Mapping[str, Any], console: Console
             console.print(figures_table(result))
         else:
             console.print(f"{result.title}: nothing measured", style="bold", markup=False)
+        if result.curves:
+            console.print(curves_table(result))
         for note in result.notes:
             console.print(f"  {note}", style="yellow", markup=False, highlight=False)
     if all_bars(results):
@@ -70,7 +93,8 @@ def show(results: Sequence[Result], machine: Mapping[str, Any], console: Console
     console.print(
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, load"
         f" {machine['load'][0]} before and {machine['load_after'][0]} after,"
-        f" Linux {machine['kernel']}, Python {machine['python']}, {versions}",
+        f" Linux {machine['kernel']}, Python {machine['python']}, {versions},"
+        f" modules {'compiled' if machine['compiled'] else 'not compiled'}",
         markup=False,
         highlight=False,
     )

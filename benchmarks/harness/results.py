@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchmarks.harness.curves import Curve
 from benchmarks.harness.statistics import median, paired_ratio
 
 
@@ -72,6 +73,7 @@ class Result:
         title: For people.
         rows: The contestants, in the order they were measured.
         bars: Comparisons that have a limit.
+        curves: Figures by the number of sessions.
         notes: What was skipped and why, and what the figures depend on.
         seconds: How long it took.
     """
@@ -80,6 +82,7 @@ class Result:
     title: str
     rows: list[Row] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -159,6 +162,7 @@ class Result:
                 }
                 for bar in self.bars
             ],
+            "curves": {curve.contestant: curve.to_plain() for curve in self.curves},
             "notes": self.notes,
         }
 
