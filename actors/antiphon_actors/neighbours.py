@@ -22,6 +22,7 @@ from antiphon_actors import ray_internal
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.channels.errors import CredentialsError
 from antiphon_actors.errors import NoActorError
+from antiphon_actors.pool_types import is_part
 
 T = TypeVar("T")
 
@@ -60,6 +61,21 @@ class _Elsewhere:
     lease_id: int
 
 
+@dataclass(slots=True, eq=False)
+class _Question:
+    """A request for places under way to another node.
+
+    Attributes:
+        session_id: Who asks.
+        node_id: Who is asked.
+        released: Nobody wants the answer any more.
+    """
+
+    session_id: str
+    node_id: str
+    released: bool = False
+
+
 AcquireHere = Callable[[str, Sequence[ActorWanted], Iterable[str]], Awaitable[list[ActorPlace]]]
 AttachHere = Callable[[Sequence[tuple[int, Any]]], Awaitable[list[BaseException | None]]]
 
@@ -95,6 +111,8 @@ class Neighbours:
         self._agents: dict[str, asyncio.Task[Any]] = {}
         # As many as sessions have places elsewhere.
         self._places: dict[int, _Elsewhere] = {}
+        # Bounded by the requests that wait here.
+        self._asking: list[_Question] = []
         self._numbers = itertools.count(-1, -1)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -165,16 +183,19 @@ class Neighbours:
         return [results[number] for number in range(len(specs))]
 
     async def release(self, session_id: str) -> None:
-        """Frees all places that a session has elsewhere."""
-        node_ids = {each.node_id for each in self._places.values() if each.session_id == session_id}
-        self._places = {
-            lease_id: each
-            for lease_id, each in self._places.items()
-            if each.session_id != session_id
-        }
+        """Frees all places that a session and its parts ("ID/...") have elsewhere, or ask for."""
+        node_ids = set()
+        for lease_id, place in list(self._places.items()):
+            if is_part(place.session_id, session_id):
+                del self._places[lease_id]
+                node_ids.add(place.node_id)
+        for question in self._asking:
+            if is_part(question.session_id, session_id):
+                question.released = True
+                node_ids.add(question.node_id)
         for node_id in node_ids:
-            agent = await self._agent(node_id)
-            with contextlib.suppress(RayError):  # gone, and its places with it
+            with contextlib.suppress(RayError, NoActorError):  # gone, and its places with it
+                agent = await self._agent(node_id)
                 await agent.release.remote(session_id)
 
     def release_leases(self, lease_ids: Iterable[int]) -> None:
@@ -255,14 +276,21 @@ class Neighbours:
     async def _acquire_there(
         self, node_id: str, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
     ) -> list[ActorPlace]:
-        agent = await self._agent(node_id)
+        question = _Question(session_id, node_id)
+        self._asking.append(question)
         try:
+            agent = await self._agent(node_id)
             found = await agent.acquire_all.remote(session_id, list(wanted), list(avoid))
         except RayTaskError as error:
             cause = _cause(error)
             if isinstance(cause, NoActorError):
                 raise cause from None
             raise
+        finally:
+            self._asking.remove(question)
+        if question.released:
+            await self._release_there(node_id, [place.lease_id for place in found])
+            raise NoActorError("the session was released")
         places = []
         for place in found:
             number = next(self._numbers)

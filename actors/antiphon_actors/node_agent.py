@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 from loguru import logger
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from antiphon.errors import AntiphonError, PlacementError
 from antiphon_actors.agent_types import (
@@ -48,34 +47,24 @@ from antiphon_actors.pool_types import (
     Want,
 )
 from antiphon_actors.pools import NodePools
-from antiphon_actors.processor_actor import ActorFacts, ProcessorActor, WatchedActor, remote_class
+from antiphon_actors.processor_actor import (
+    ActorFacts,
+    ProcessorActor,
+    WatchedActor,
+    actor_options,
+    remote_class,
+)
 from antiphon_actors.ray_internal import WorkerPrestarter, actor_id_of
+from antiphon_actors.warm_workers import KEEP_ALIVE_SECS, WarmWorkers
 
 if TYPE_CHECKING:
     from antiphon_actors.issuer import Certified
     from antiphon_actors.node_network import NodeNetwork
 
-__all__ = [
-    "ActorDeath",
-    "ActorLease",
-    "ActorPlace",
-    "ActorWanted",
-    "AgentSettings",
-    "Deaths",
-    "NodeAgent",
-    "actor_options",
-    "agent_name",
-    "create_agent",
-    "find_agent",
-]
-
-NAMESPACE = "antiphon"
 KEPT_DEATHS = 1024
 # How long an actor may take to close its sockets before it is killed anyway.
 _STOP_SECS = 0.5
-_WARM_INTERVAL_SECS = 1.0
 _REFILL_DELAY_SECS = 0.25
-_WORKER_KEEP_ALIVE_SECS = 600
 
 
 @dataclass(slots=True)
@@ -107,8 +96,9 @@ class NodeAgent(WatchedActor):
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock_news = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._workers = WorkerPrestarter(keep_alive_secs=_WORKER_KEEP_ALIVE_SECS)
-        self._workers_wanted = settings.warm_workers
+        self._workers = WarmWorkers(
+            settings.warm_workers, WorkerPrestarter(keep_alive_secs=KEEP_ALIVE_SECS)
+        )
         self._node_id = ""
         self._hub_dir = settings.hub_dir
         self._across: NodeNetwork | None = None
@@ -413,8 +403,7 @@ class NodeAgent(WatchedActor):
             logger.warning("an actor did not start", role=str(action.role), error=reason)
             self._perform(self._pools.start_failed(action.actor, reason, time.monotonic()))
             return
-        # A warm worker was used up.
-        self._workers_wanted += 1
+        self._workers.used_one()
         running.watch = self._spawn(self._watch(action.actor, running), f"watch {action.actor}")
         logger.debug("actor started", role=str(action.role), secs=time.monotonic() - started)
         self._perform(self._pools.started(action.actor, time.monotonic()))
@@ -494,6 +483,9 @@ class NodeAgent(WatchedActor):
             session_ids=action.sessions,
             error=action.reason,
         )
+        if self._across is not None and self._across.neighbours is not None:
+            for session_id in action.orphans:
+                _ = self._spawn(self._across.neighbours.release(session_id), f"free {session_id}")
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -505,6 +497,7 @@ class NodeAgent(WatchedActor):
         node_id = ray.get_runtime_context().get_node_id()
         if self._settings.network is not None:
             # Here, because what it imports takes megabytes that one node has no use for.
+            from antiphon_actors.agents import create_agent
             from antiphon_actors.node_network import NodeNetwork, make_hub_dir
 
             self._hub_dir = self._hub_dir or make_hub_dir(self._settings.network)
@@ -521,7 +514,7 @@ class NodeAgent(WatchedActor):
             )
         self._node_id = node_id
         _ = self._spawn(self._keep_time(), "clock")
-        _ = self._spawn(self._keep_workers(), "workers")
+        _ = self._spawn(self._workers.keep(lambda: self._pools.starting > 0), "workers")
 
     async def _keep_time(self) -> None:
         while True:
@@ -533,20 +526,6 @@ class NodeAgent(WatchedActor):
             pause = max(due - time.monotonic(), 0.001) if due is not None else None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._clock_news.wait(), pause)
-
-    async def _keep_workers(self) -> None:
-        """Replaces used blank workers, a few a second so that starts do not crowd out sessions."""
-        renew_at = time.monotonic() + _WORKER_KEEP_ALIVE_SECS
-        at_once = max(os.cpu_count() or 1, 1)
-        while not self._workers.refused:
-            if time.monotonic() >= renew_at:
-                renew_at = time.monotonic() + _WORKER_KEEP_ALIVE_SECS
-                self._workers_wanted = self._settings.warm_workers
-            # Actors first: each process being started slows the others down.
-            count = 0 if self._pools.starting else min(self._workers_wanted, at_once)
-            if count > 0 and await self._workers.start(count):
-                self._workers_wanted -= count
-            await asyncio.sleep(_WARM_INTERVAL_SECS)
 
     async def _leave_network(self, wait_secs: float) -> None:
         if self._across is not None:
@@ -570,63 +549,6 @@ class NodeAgent(WatchedActor):
             logger.opt(exception=error).error(
                 "a task of the node agent failed", task=task.get_name()
             )
-
-
-def agent_name(node_id: str) -> str:
-    """Returns the name of a node's detached agent in the namespace "antiphon"."""
-    return f"antiphon-agent-{node_id}"
-
-
-def create_agent(
-    settings: AgentSettings, *, node_id: str | None = None, detached: bool = False
-) -> Any:
-    """Creates the agent of a node and returns its handle; call `start` on it.
-
-    Args:
-        settings: How it works.
-        node_id: Which node; None for that of this process.
-        detached: It outlives the job that made it, has a name (`agent_name`), and an
-            existing one is returned; otherwise it dies with its creator.
-    """
-    node_id = node_id or ray.get_runtime_context().get_node_id()
-    options = actor_options(node_id, {})
-    if detached:
-        # Its children die with it, so a restarted one truthfully begins with nothing.
-        options |= {
-            "name": agent_name(node_id),
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "max_restarts": -1,
-        }
-    return remote_class(NodeAgent).options(**options).remote(settings)
-
-
-def find_agent(node_id: str) -> Any:
-    """Returns the handle of a node's detached agent.
-
-    Raises:
-        ValueError: There is none.
-    """
-    return ray.get_actor(agent_name(node_id), namespace=NAMESPACE)
-
-
-def actor_options(node_id: str, resources: Mapping[str, float]) -> dict[str, Any]:
-    """Returns the Ray options of an actor of ours on one node.
-
-    Args:
-        node_id: The node; the actor fails rather than go elsewhere.
-        resources: `num_cpus`, `num_gpus`, `memory`, and custom resources; none are reserved unless named.
-    """
-    custom = dict(resources)
-    return {
-        "num_cpus": custom.pop("num_cpus", 0),
-        "num_gpus": custom.pop("num_gpus", 0),
-        "memory": custom.pop("memory", None),
-        "resources": custom,
-        "max_restarts": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
-    }
 
 
 def _check_labels(wanted: Sequence[ActorWanted]) -> None:

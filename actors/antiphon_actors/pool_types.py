@@ -89,6 +89,11 @@ class PoolKey:
         return self.role, self.resources
 
 
+def is_part(name: str, session: str) -> bool:
+    """Whether a name is that of a session, or of a part of it ("ID/...")."""
+    return name == session or name.startswith(f"{session}/")
+
+
 @dataclass(frozen=True, slots=True)
 class Want:
     """A place a session asks for.
@@ -152,13 +157,18 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class ReportDeath:
-    """Tell those who watch: an actor died by itself, and these sessions were in it."""
+    """Tell those who watch: an actor died by itself, and these sessions were in it.
+
+    Attributes:
+        orphans: Those of them that are over, as nobody carries them on; what they had here is freed.
+    """
 
     actor: int
     role: Role
     kind: str
     sessions: tuple[str, ...]
     reason: str
+    orphans: tuple[str, ...] = ()
 
 
 # What the state machine wants done, in the order it wants it.

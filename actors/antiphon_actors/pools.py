@@ -34,6 +34,7 @@ from antiphon_actors.pool_types import (
     StartActor,
     StartClass,
     Want,
+    is_part,
 )
 
 _PROCESSORS: StartClass = (Role.PROCESSOR, ())
@@ -116,19 +117,18 @@ class NodePools:
 
         So with all whose names begin with its own and a slash: they are parts of it.
         """
+        return self._drop_session(session, now) + self._serve_waiting(now)
 
-        def belongs(name: str) -> bool:
-            return name == session or name.startswith(f"{session}/")
-
+    def _drop_session(self, session: str, now: float) -> list[Action]:
         actions: list[Action] = [
             self._give_up(self._refuse(item, "the session was released", overloaded=False))
             for item in list(self._waiting)
-            if belongs(item.session)
+            if is_part(item.session, session)
         ]
         for actor in list(self._actors.values()):
-            for lease in [number for number, owner in actor.leases.items() if belongs(owner)]:
+            for lease in [n for n, owner in actor.leases.items() if is_part(owner, session)]:
                 actions += self._free(actor, lease, now)
-        return actions + self._serve_waiting(now)
+        return actions
 
     def release_leases(self, leases: Iterable[int], now: float) -> list[Action]:
         """Places are not needed any more; unknown leases are ignored."""
@@ -172,7 +172,10 @@ class NodePools:
         return actions + self._serve_waiting(now)
 
     def died(self, actor: int, reason: str, now: float) -> list[Action]:
-        """An actor is gone without our doing; those we killed ourselves are ignored."""
+        """An actor is gone without our doing; those we killed ourselves are ignored.
+
+        The sessions that a supervisor carried are over with it, and are released.
+        """
         found = self._actors.get(actor)
         if found is None:
             return []
@@ -189,12 +192,26 @@ class NodePools:
             kind=found.key.kind if found.key is not None else "",
             sessions=tuple(dict.fromkeys(found.leases.values())),
             reason=reason,
+            orphans=self._orphans(found),
         )
         if not found.used:
             # One that dies before anybody uses it is no better than one that does not start.
             return [report, *self.start_failed(actor, reason, now)]
         del self._actors[actor]
-        return [report, *self._serve_waiting(now)]
+        actions: list[Action] = [report]
+        for session in report.orphans:
+            actions += self._drop_session(session, now)
+        return actions + self._serve_waiting(now)
+
+    def _orphans(self, dead: PoolActor) -> tuple[str, ...]:
+        """Lists the sessions that have no supervisor without an actor, and do not wait for one."""
+        if dead.start_class[0] is not Role.SUPERVISOR:
+            return ()
+        carried = {item.session for item in self._waiting if _supervisors_of(item.wanted)}
+        for actor in self._actors.values():
+            if actor is not dead and actor.start_class[0] is Role.SUPERVISOR:
+                carried.update(actor.leases.values())
+        return tuple(name for name in dict.fromkeys(dead.leases.values()) if name not in carried)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: refuses the overdue, kills the idle, retries, refills the reserve."""

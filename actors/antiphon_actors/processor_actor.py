@@ -13,10 +13,12 @@ import gc
 import importlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from antiphon_actors.session import console
 from antiphon_actors.session.network import Network
@@ -128,6 +130,24 @@ class WatchedActor:
 def remote_class(actor_class: type[WatchedActor]) -> Any:
     """Returns the Ray actor class of a watched actor, with its control thread."""
     return ray.remote(concurrency_groups={CONTROL_GROUP: CONTROL_CONCURRENCY})(actor_class)
+
+
+def actor_options(node_id: str, resources: Mapping[str, float]) -> dict[str, Any]:
+    """Returns the Ray options of an actor of ours on one node.
+
+    Args:
+        node_id: The node; the actor fails rather than go elsewhere.
+        resources: `num_cpus`, `num_gpus`, `memory`, and custom resources; none are reserved unless named.
+    """
+    custom = dict(resources)
+    return {
+        "num_cpus": custom.pop("num_cpus", 0),
+        "num_gpus": custom.pop("num_gpus", 0),
+        "memory": custom.pop("memory", None),
+        "resources": custom,
+        "max_restarts": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+    }
 
 
 class ProcessorActor(WatchedActor):

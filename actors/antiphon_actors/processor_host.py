@@ -7,7 +7,8 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from antiphon.observers.base_observer import BaseObserver, FramePushed
 from antiphon.pipeline.monitors import report_watchdog
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSetup
+from antiphon.processors.inbox import CLOSED_INBOX
 from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
 from antiphon.utils.tracing import trace_state
+from antiphon.utils.tracing.service_span import ServiceSpan
 from antiphon_actors.channels import ChannelError, OutStream
 from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.process_prefix import claim_process_prefix
@@ -178,7 +181,8 @@ class ProcessorHost:
         """Ends a session's part here, whatever state it is in.
 
         Returns:
-            The statistics of each hosted processor, by its number in the session.
+            The statistics of each hosted processor, by its number in the session; of others what
+            was dropped on the way to them.
         """
         hosted = self._sessions.get(session_id)
         if hosted is None:
@@ -198,7 +202,9 @@ class ProcessorHost:
     async def _end_session(
         self, session_id: str, hosted: _Hosted
     ) -> Mapping[int, Mapping[str, object]]:
-        statistics = {pid: p.statistics.to_plain() for pid, p in hosted.processors.items()}
+        counted = {pid: p.statistics for pid, p in hosted.processors.items()}
+        counted |= hosted.node.dropped_on_the_way()
+        statistics = {pid: each.to_plain() for pid, each in counted.items()}
         try:
             async with asyncio.timeout(CLEANUP_DEADLINE_SECS):
                 for processor in hosted.processors.values():
@@ -218,6 +224,11 @@ class ProcessorHost:
             if hosted.forward is not None:
                 hosted.forward.close()
             await hosted.node.leave()
+            for processor in hosted.processors.values():
+                # So that it is freed without a garbage collection.
+                processor._prev = processor._next = None
+                processor._replace_inbox(CLOSED_INBOX)
+            hosted.processors.clear()
             self._sessions.pop(session_id, None)
         return statistics
 
@@ -265,19 +276,16 @@ class ProcessorHost:
         node.clock_started_ns = spec.clock_started_ns
         # Services that run here report their spans; home knows the turns, and has the exporter.
         node.context.run(
-            trace_state.adopt,
-            trace_state.TraceState(
-                report=lambda span: node.notify(spec.home_uri, "span", [span.to_plain()])
-            ),
+            trace_state.adopt, trace_state.TraceState(report=_span_reporter(node, spec.home_uri))
         )
         hosted = _Hosted(node)
+        processors = hosted.processors
         hosted.tasks.setup(
             TaskManagerParams(
                 loop=asyncio.get_running_loop(),
                 enable_watchdog_timers=spec.watchdog_timers_enabled,
-                on_watchdog=lambda task, secs: report_watchdog(
-                    hosted.processors.values(), task, secs
-                ),
+                # Not `hosted`, which owns these tasks.
+                on_watchdog=lambda task, secs: report_watchdog(processors.values(), task, secs),
             )
         )
         node.join()
@@ -286,6 +294,18 @@ class ProcessorHost:
             hosted.forward = ForwardingObserver(node, spec)
             hosted.observer = TaskObserver(observers=[hosted.forward], task_manager=hosted.tasks)
         return hosted
+
+
+def _span_reporter(node: SessionNode, home_uri: str) -> Callable[[ServiceSpan], None]:
+    # Contexts live on in timers of what is long over.
+    weak_node = weakref.ref(node)
+
+    def report(span: ServiceSpan) -> None:
+        node = weak_node()
+        if node is not None and not node.closed:
+            node.notify(home_uri, "span", [span.to_plain()])
+
+    return report
 
 
 def _build(spec: HostedSpec) -> FrameProcessor:
@@ -301,6 +321,8 @@ def _build(spec: HostedSpec) -> FrameProcessor:
     assert isinstance(processor, FrameProcessor)
     processor._name = spec.name
     processor._id = spec.obj_id
+    # Nobody asks here whether it could be built again.
+    processor._blueprint = processor._built_state = None
     # Keeps the model, which constructors may have named already.
     metrics = processor._metrics
     metrics.set_core_metrics_data(MetricsData(processor=spec.name, model=metrics._model_name()))

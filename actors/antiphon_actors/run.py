@@ -170,7 +170,8 @@ async def look_for_cluster(address: str) -> None:
 async def _agent(
     directory: Path | None, progress: Progress, *, across_nodes: bool | None
 ) -> AsyncIterator[Any]:
-    from antiphon_actors.node_agent import AgentSettings, create_agent
+    from antiphon_actors.agent_types import AgentSettings
+    from antiphon_actors.agents import create_agent
     from antiphon_actors.pool_types import PoolSettings
 
     progress.say("starting actors")

@@ -71,3 +71,13 @@ def test_statistics_travel_as_plain_data() -> None:
 def test_statistics_of_another_shape_are_refused(data: dict[str, object]) -> None:
     with pytest.raises(TypeError):
         ProcessorStatistics.from_plain(data)
+
+
+def test_what_two_processes_counted_is_added() -> None:
+    one = ProcessorStatistics(frames_out=1, frames_dropped=2, audio_dropped=3, errors=4)
+    one.hop.record(1000)
+    other = ProcessorStatistics(frames_out=10, frames_dropped=20, audio_dropped=30, errors=40)
+    other.hop.at_once += 1
+    one.add(other)
+    assert (one.frames_out, one.frames_dropped, one.audio_dropped, one.errors) == (11, 22, 33, 44)
+    assert one.frames_in == 2

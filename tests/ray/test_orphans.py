@@ -54,7 +54,7 @@ def test_a_session_with_a_successor_goes_on() -> None:
     pools = filled(CARRIERS)
     carrier = grant(pools, "a", SUPERVISOR, Mode.POOLED)
     processor = grant(pools, "a/a", ECHO, Mode.POOLED)
-    _, actions = pools.acquire("a", [Want(SUPERVISOR)], 0.5, avoid=[carrier.actor])
+    pools.acquire("a", [Want(SUPERVISOR)], 0.5, avoid=[carrier.actor])
     (report,) = of(ReportDeath, pools.died(carrier.actor, "killed", 1.0))
     assert report.sessions == ("a",)
     assert report.orphans == ()

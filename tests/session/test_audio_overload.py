@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-
 from tests.session.conftest import Actors, Mover, Stay, pipeline_of, started, until
 
 from antiphon.frames.frames import (
@@ -164,3 +163,28 @@ async def test_further_audio_takes_along_what_is_held(actors: Actors) -> None:
     record = await session
     told = sum(each.statistics.audio_dropped for each in record.processors)
     assert len(numbers(end)) == 1101 - told
+
+
+async def test_what_an_actor_drops_on_the_way_to_another_is_counted(actors: Actors) -> None:
+    first, near, far, end = Stay(), Mover(name="near"), Mover(name="far"), Stay()
+    task = pipeline_of(first, near, far, end)
+    session = asyncio.create_task(actors.run(task))
+    await started(task)
+    remote = await actors.remote(near)
+    edge = remote._next._inbox
+    assert isinstance(edge, EdgeInbox)
+    hub = actors.by_processor["far"].host._endpoint._hub
+    for link in hub.links:
+        link.wire.pause_reading()
+    await feed(first)
+    await until(lambda: len(edge._audio) == AUDIO_HELD)
+    for link in hub.links:
+        link.wire.resume_reading()
+    await until(lambda: numbers(end)[-1:] == [COUNT - 1])
+    await task.queue_frame(EndFrame())
+    record = await session
+    heard = check(end)
+    told = {each.name: each.statistics.audio_dropped for each in record.processors}
+    assert told["far"] > 0
+    assert len(heard) == COUNT - sum(told.values())
+    assert record.failures == []

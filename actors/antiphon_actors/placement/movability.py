@@ -21,6 +21,7 @@ _FRAMEWORK_STATE = frozenset(
         "_built_state",
         "_inbox",
         "_journal",
+        "_local_inbox",
         "_next",
         "_parent",
         "_prev",
@@ -94,6 +95,17 @@ def class_may_move(cls: type[FrameProcessor]) -> str | None:
     if "movable" in vars(cls):
         return None if cls.movable else "its class says movable = False"
     return "the bot's own class; `movable = True` in the class lets it move"
+
+
+def class_cannot_move(cls: type[FrameProcessor]) -> str | None:
+    """Why processors of this class would not work elsewhere, whoever asks for it; None if unknown.
+
+    A class of Antiphon that names a reason of its own means it: such a processor could be built in
+    another process, but the bot program would talk to the one that it has built.
+    """
+    if cls.movable or cls.pinned_reason == FrameProcessor.pinned_reason:
+        return None
+    return cls.pinned_reason
 
 
 def pickle_blueprint(processor: FrameProcessor) -> bytes:

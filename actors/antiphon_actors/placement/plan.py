@@ -10,7 +10,12 @@ from loguru import logger
 from antiphon.errors import PlacementError
 from antiphon.pipeline.base_pipeline import walk
 from antiphon.processors.frame_processor import FrameProcessor
-from antiphon_actors.placement.movability import Unmovable, class_may_move, pickle_blueprint
+from antiphon_actors.placement.movability import (
+    Unmovable,
+    class_cannot_move,
+    class_may_move,
+    pickle_blueprint,
+)
 from antiphon_actors.placement.places import Demand, PlacedProcessor, Where, demands, is_structural
 from antiphon_actors.placement.policy import Placement, Rule, matches, name_of
 from antiphon_actors.placement.together import join_neighbours, keep_apart
@@ -91,6 +96,9 @@ def _place(pid: int, processor: FrameProcessor, placement: Placement) -> PlacedP
         blueprint = pickle_blueprint(processor)
     except Unmovable as error:
         return home(str(error))
+    reason = class_cannot_move(type(processor))
+    if reason is not None:
+        return home(reason)
     where: Where
     if rule.pool is not None:
         where, why = "pooled", f"a rule for {name} puts it into the pool {rule.pool!r}"

@@ -21,6 +21,7 @@ from antiphon.frames.frames import (
     SystemFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from antiphon.processors.inbox import CLOSED_INBOX
 from antiphon.processors.lane import FrameCallback
 from antiphon_actors.channels.errors import ChannelBusy, ChannelError
 from antiphon_actors.channels.out_stream import OutStream
@@ -47,6 +48,10 @@ class RemoteProcessor(FrameProcessor):
     """Stands for a processor of another process as a neighbour of one that runs here."""
 
     pinned_reason = "it stands for a processor that runs elsewhere"
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name)
+        self._replace_inbox(CLOSED_INBOX)
 
 
 class EdgeInbox:
@@ -282,6 +287,7 @@ class EdgeRelay:
             ) from error
 
     async def _clean_up(self) -> None:
+        self._twin._replace_inbox(CLOSED_INBOX)
         if self._node.is_lost(self._uri):
             return
         try:

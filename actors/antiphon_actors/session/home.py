@@ -254,7 +254,7 @@ class ActorExecutor(Executor):
         if execution is None or node is None or plan is None:
             return
         self._stopping = True
-        statistics: dict[int, Mapping[str, object]] = {}
+        statistics: dict[int, ProcessorStatistics] = {}
         try:
             if cleanup:
                 await execution.pipeline.cleanup()
@@ -265,11 +265,8 @@ class ActorExecutor(Executor):
                 await node.leave()
                 await self._provider.release(self._session_id)
         for placed in plan.workers:
-            remote = statistics.get(placed.pid)
-            here = placed.processor.statistics
-            seen = ProcessorStatistics.from_plain(remote) if remote else here
-            if remote:
-                seen.audio_dropped += here.audio_dropped  # on the way there
+            seen = statistics.get(placed.pid, ProcessorStatistics())
+            seen.add(placed.processor.statistics)
             host = self._hosts.get(placed.pid)
             self._record.processors.append(
                 ProcessorRecord(
@@ -279,6 +276,7 @@ class ActorExecutor(Executor):
                     statistics=seen,
                 )
             )
+        self._execution = self._node = None
 
     async def _acquire(self, plan: Plan) -> None:
         moved = plan.moved
@@ -359,8 +357,9 @@ class ActorExecutor(Executor):
         assert self._node is not None
         return self._node.clock_started_ns
 
-    async def _detach(self) -> dict[int, Mapping[str, object]]:
-        statistics: dict[int, Mapping[str, object]] = {}
+    async def _detach(self) -> dict[int, ProcessorStatistics]:
+        """Ends the session's part in the actors; what they have counted, by processor."""
+        statistics: dict[int, ProcessorStatistics] = {}
         if self._starting:
             _, late = await asyncio.wait(self._starting, timeout=ASK_DEADLINE_SECS)
             for task in late:
@@ -372,7 +371,10 @@ class ActorExecutor(Executor):
             if self._node.is_lost(uri):
                 return
             try:
-                statistics.update(await self._ask(uri, "detach"))
+                counted = await self._ask(uri, "detach")
+                for pid, plain in counted.items():
+                    found = statistics.setdefault(pid, ProcessorStatistics())
+                    found.add(ProcessorStatistics.from_plain(plain))
             except ChannelError as error:
                 logger.warning(
                     "actor did not end its part of the session",

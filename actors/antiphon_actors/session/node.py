@@ -17,6 +17,7 @@ from antiphon.observers.base_observer import FramePushed
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from antiphon.processors.relay import is_relayed
+from antiphon.processors.statistics import ProcessorStatistics
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
 from antiphon_actors.channels import (
@@ -138,6 +139,15 @@ class SessionNode:
             self.add_local(pid, known)
         return known
 
+    def dropped_on_the_way(self) -> dict[int, ProcessorStatistics]:
+        """What was dropped here of the frames for processors elsewhere, by their numbers."""
+        return {
+            pid: processor.statistics
+            for pid, processor in self._processors.items()
+            if isinstance(processor._inbox, EdgeInbox)
+            and (processor.statistics.audio_dropped or processor.statistics.frames_dropped)
+        }
+
     async def open_edges(self) -> None:
         """Opens every stream frames will take out of this process."""
         for processor in list(self._processors.values()):
@@ -175,6 +185,15 @@ class SessionNode:
                 processor._relay = None
                 vars(processor).pop("push_frame", None)
         self.references.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Refers to nothing that refers to this, so that all of it is freed without a collector."""
+        self._processors.clear()
+        self._numbers.clear()
+        self._control.clear()
+        self._setup = None
+        self._peer_lost = _ignore
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs something in the background; it ends with the session at the latest."""
@@ -435,6 +454,10 @@ class SessionNode:
         clock = SystemClock()
         clock.start_at(self.clock_started_ns)
         return clock
+
+
+def _ignore(uri: str, error: Exception) -> None:
+    """The session is over."""
 
 
 def _parts(body: Any, *kinds: type[Any]) -> list[Any]:

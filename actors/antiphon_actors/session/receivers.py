@@ -77,7 +77,8 @@ class ObservedReceiver:
     def deliver(self, delivery: Delivery) -> None:
         """Takes a record of the stream."""
         try:
-            self._node.observed(self._node.decode_observed(delivery.payload))
+            if not self._node.closed:
+                self._node.observed(self._node.decode_observed(delivery.payload))
         finally:
             delivery.done()
 

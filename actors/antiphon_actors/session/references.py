@@ -7,6 +7,7 @@ a function that is carried out where it belongs.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ class SessionReferences:
     """The references of one session in one process (``antiphon.frames.codec.References``)."""
 
     def __init__(self, home: _Home) -> None:
-        self._home = home
+        # Which has this.
+        self._weak_home = weakref.ref(home)
         self._kept: OrderedDict[int, Any] = OrderedDict()
         # Bounded by what the bot registers.
         self._lasting: dict[int, Any] = {}
@@ -93,6 +95,13 @@ class SessionReferences:
             yield
         finally:
             self._is_lasting = False
+
+    @property
+    def _home(self) -> _Home:
+        home = self._weak_home()
+        if home is None:
+            raise UnknownReference("the session is over")
+        return home
 
     def claims(self, obj: object) -> bool:
         """Whether an object travels by reference although the codec could send its content."""

@@ -1,0 +1,52 @@
+"""Makes node agents and finds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from antiphon_actors.agent_types import AgentSettings
+from antiphon_actors.node_agent import NodeAgent
+from antiphon_actors.processor_actor import actor_options, remote_class
+
+NAMESPACE = "antiphon"
+
+
+def agent_name(node_id: str) -> str:
+    """Returns the name of a node's detached agent in the namespace "antiphon"."""
+    return f"antiphon-agent-{node_id}"
+
+
+def create_agent(
+    settings: AgentSettings, *, node_id: str | None = None, detached: bool = False
+) -> Any:
+    """Creates the agent of a node and returns its handle; call `start` on it.
+
+    Args:
+        settings: How it works.
+        node_id: Which node; None for that of this process.
+        detached: It outlives the job that made it, has a name (`agent_name`), and an
+            existing one is returned; otherwise it dies with its creator.
+    """
+    node_id = node_id or ray.get_runtime_context().get_node_id()
+    options = actor_options(node_id, {})
+    if detached:
+        # Its children die with it, so a restarted one truthfully begins with nothing.
+        options |= {
+            "name": agent_name(node_id),
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "max_restarts": -1,
+        }
+    return remote_class(NodeAgent).options(**options).remote(settings)
+
+
+def find_agent(node_id: str) -> Any:
+    """Returns the handle of a node's detached agent.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return ray.get_actor(agent_name(node_id), namespace=NAMESPACE)
