@@ -92,7 +92,7 @@ contracts: setup
 	@$(BIN)/lint-imports
 
 bench: setup
-	@echo "bench: measuring; 10 to 15 minutes (ARGS=--quick: about four)"
+	@echo "bench: measuring; about 15 minutes (ARGS=--quick: about four)"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 soak: setup

@@ -63,15 +63,19 @@ async def run_scenarios(
             console.print(f"… {scenario.title}", style="dim", markup=False)
             result = Result(scenario.name, scenario.title)
             began = time.monotonic()
+            deadline = asyncio.timeout(scenario.deadline_secs)
             try:
-                async with asyncio.timeout(scenario.deadline_secs):
+                async with deadline:
                     await scenario.run(bench, result)
             except PeerMissing as error:
                 result.notes.append(f"skipped: {error}")
             except ProgramFailed as error:
                 failures.append(f"{scenario.name}: {error}")
-            except TimeoutError:
-                failures.append(f"{scenario.name}: not done after {scenario.deadline_secs:g} s")
+            except TimeoutError as error:
+                # What is measured has deadlines of its own.
+                late = f"not done after {scenario.deadline_secs:g} s"
+                said = late if deadline.expired() else f"{type(error).__name__}: {error}"
+                failures.append(f"{scenario.name}: {said}")
             except Exception as error:  # noqa: BLE001 - the other scenarios go on
                 logger.opt(exception=error).error("scenario failed", scenario=scenario.name)
                 failures.append(f"{scenario.name}: {type(error).__name__}: {error}")
