@@ -71,8 +71,8 @@ _UINT32: Final = 0xCE
 _UINT64: Final = 0xCF
 _BIN32: Final = 0xC6
 _WIDTHS: Final = (_UINT32, _UINT64, _UINT64, _BIN32)
-_DATA: Final = 20
-_URGENT: Final = 21
+_DATA: Final = int(Kind.DATA)
+_URGENT: Final = int(Kind.URGENT)
 _packb = msgpack.packb
 _unpackb = msgpack.unpackb
 

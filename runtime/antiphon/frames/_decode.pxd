@@ -9,7 +9,6 @@ cdef class Decoder:
     cdef public bint _failed
     cdef public int _mode
     cdef public Py_ssize_t _odd_keys
-    cdef public object _hook
 
     cpdef frame(self, data)
     @cython.locals(plan=Plan, start=Py_ssize_t)

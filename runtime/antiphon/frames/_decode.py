@@ -135,7 +135,7 @@ class Decoder:
             _check(record[: start + len(plan.names)])
         plan.check_head(record)
         if plan.is_own:
-            return _build(plan, record, start)
+            return _build_own(plan, record)
         try:
             return _build(plan, record, start)
         except CodecError:
@@ -280,9 +280,7 @@ _READERS: Final = {
 
 
 def _build(plan: Plan, record: list[Any], start: int) -> Frame:
-    # The instance is filled in from outside: no constructor runs.
-    if plan.is_own:
-        return _build_own(plan, record)
+    # The instance of a bot's class is filled in from outside: no constructor runs.
     frame = object.__new__(plan.cls)
     put = object.__setattr__
     put(frame, "id", record[1])
@@ -298,9 +296,7 @@ def _build(plan: Plan, record: list[Any], start: int) -> Frame:
     if start <= len(record):
         _put_undeclared(frame, plan, record[start - 1])
     values = record[start:]
-    for field, value, rejected in zip(plan.names, values, plan.rejected, strict=False):
-        if type(value) in rejected:
-            raise CodecError(plan.complaint(field, value))
+    for field, value in zip(plan.names, values, strict=False):
         put(frame, field, value)
     if len(values) < len(plan.names):
         _put_defaults(frame, plan, len(values))
@@ -308,7 +304,7 @@ def _build(plan: Plan, record: list[Any], start: int) -> Frame:
 
 
 def _build_own(plan: Plan, record: list[Any]) -> Frame:
-    # Antiphon's own classes have neither slots nor descriptors in the way.
+    # No constructor runs, and Antiphon's own classes have neither slots nor descriptors in the way.
     frame = object.__new__(plan.cls)
     attributes = frame.__dict__
     attributes["id"] = record[1]

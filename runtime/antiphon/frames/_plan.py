@@ -98,9 +98,6 @@ class Plan:
             return self._own_record(frame)
         attributes = frame.__dict__
         values = self._get(frame)
-        for value, rejected, name in zip(values, self.rejected, self.names, strict=True):
-            if type(value) in rejected:
-                raise CodecError(self.complaint(name, value))
         end = len(values)
         while end > self._required and self._is_default(end - 1, values[end - 1]):
             end -= 1
@@ -117,8 +114,6 @@ class Plan:
         undeclared = attributes.keys() - self._known
         record.append({name: attributes[name] for name in undeclared} or None)
         record += values[:end]
-        while record[-1] is None and SHORTEST_HEAD < len(record) <= len(HEAD):
-            record.pop()
         self.check_head(record)
         return record
 

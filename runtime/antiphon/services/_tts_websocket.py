@@ -33,13 +33,49 @@ _MAX_CONTEXT_FRAMES = 2048
 _STOP_SECS = 60.0
 
 
-class WebsocketTTSService(TTSService, WebsocketService):
+class _Connected(TTSService, WebsocketService):
+    """What speaks over a websocket and tells when the connection is lost."""
+
+    _one_receiver = True
+
+    async def _report_error(self, error: ErrorFrame) -> None:
+        await self._call_event_handler("on_connection_error", error.error)
+        await self.push_error(error)
+
+
+class _InterruptedByReconnecting(_Connected):
+    """A service that connects again where it cannot be interrupted otherwise."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Makes a service that is not connected.
+
+        Args:
+            **kwargs: Passed on to the service that this is mixed into.
+        """
+        super().__init__(**kwargs)
+        self._bot_speaking = False
+
+    async def _handle_interruption(
+        self, frame: StartInterruptionFrame, direction: FrameDirection
+    ) -> None:
+        # Also before the bot speaks: what was asked for would come and be taken for the next answer.
+        audio_may_come = self._bot_speaking or self._answering
+        await super()._handle_interruption(frame, direction)
+        if audio_may_come:
+            await self._disconnect()
+            await self._connect()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Keeps track of whether the bot speaks."""
+        await super().process_frame(frame, direction)
+        self._bot_speaking = _speaks(frame, self._bot_speaking)
+
+
+class WebsocketTTSService(_Connected):
     """A service that speaks over a websocket.
 
     Event ``on_connection_error(service, error)``: the connection was lost; ``error`` is the text.
     """
-
-    _one_receiver = True
 
     def __init__(self, *, reconnect_on_error: bool = True, **kwargs: Any) -> None:
         """Makes a service that is not connected.
@@ -52,46 +88,16 @@ class WebsocketTTSService(TTSService, WebsocketService):
         WebsocketService.__init__(self, reconnect_on_error=reconnect_on_error)
         self._register_event_handler("on_connection_error")
 
-    async def _report_error(self, error: ErrorFrame) -> None:
-        await self._call_event_handler("on_connection_error", error.error)
-        await self.push_error(error)
 
-
-class InterruptibleTTSService(WebsocketTTSService):
+class InterruptibleTTSService(_InterruptedByReconnecting, WebsocketTTSService):
     """A websocket service without a way to interrupt it but to connect again."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        """Makes a service that is not connected.
 
-        Args:
-            **kwargs: Passed on to ``WebsocketTTSService``.
-        """
-        super().__init__(**kwargs)
-        self._bot_speaking = False
-
-    async def _handle_interruption(
-        self, frame: StartInterruptionFrame, direction: FrameDirection
-    ) -> None:
-        # Also before the bot speaks: what was asked for would come and be taken for the next answer.
-        audio_may_come = self._bot_speaking or self._answering
-        await super()._handle_interruption(frame, direction)
-        if audio_may_come:
-            await self._disconnect()
-            await self._connect()
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Keeps track of whether the bot speaks."""
-        await super().process_frame(frame, direction)
-        self._bot_speaking = _speaks(frame, self._bot_speaking)
-
-
-class WebsocketWordTTSService(WordTTSService, WebsocketService):
+class WebsocketWordTTSService(WordTTSService, _Connected):
     """A service that speaks over a websocket and times its words.
 
     Event ``on_connection_error(service, error)``: the connection was lost; ``error`` is the text.
     """
-
-    _one_receiver = True
 
     def __init__(self, *, reconnect_on_error: bool = True, **kwargs: Any) -> None:
         """Makes a service that is not connected.
@@ -104,37 +110,9 @@ class WebsocketWordTTSService(WordTTSService, WebsocketService):
         WebsocketService.__init__(self, reconnect_on_error=reconnect_on_error)
         self._register_event_handler("on_connection_error")
 
-    async def _report_error(self, error: ErrorFrame) -> None:
-        await self._call_event_handler("on_connection_error", error.error)
-        await self.push_error(error)
 
-
-class InterruptibleWordTTSService(WebsocketWordTTSService):
+class InterruptibleWordTTSService(_InterruptedByReconnecting, WebsocketWordTTSService):
     """A websocket service with word times and no way to interrupt it but to connect again."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        """Makes a service that is not connected.
-
-        Args:
-            **kwargs: Passed on to ``WebsocketWordTTSService``.
-        """
-        super().__init__(**kwargs)
-        self._bot_speaking = False
-
-    async def _handle_interruption(
-        self, frame: StartInterruptionFrame, direction: FrameDirection
-    ) -> None:
-        # Also before the bot speaks: what was asked for would come and be taken for the next answer.
-        audio_may_come = self._bot_speaking or self._answering
-        await super()._handle_interruption(frame, direction)
-        if audio_may_come:
-            await self._disconnect()
-            await self._connect()
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Keeps track of whether the bot speaks."""
-        await super().process_frame(frame, direction)
-        self._bot_speaking = _speaks(frame, self._bot_speaking)
 
 
 class AudioContextWordTTSService(WebsocketWordTTSService):
