@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,11 +107,12 @@ class Cluster(Protocol):
         """Does `shutdown` without blocking the event loop; completes even if cancelled."""
 
 
-class _ClusterBase:
+class _ClusterBase(ABC):
     """Context management shared by both kinds of cluster."""
 
+    @abstractmethod
     def shutdown(self) -> None:
-        raise NotImplementedError
+        """Ends what this cluster stands for; see `Cluster`."""
 
     async def aclose(self) -> None:
         """Does `shutdown` without blocking the event loop; completes even if cancelled."""
