@@ -31,6 +31,7 @@ MODULES = (
     "antiphon_actors.channels.outbox",
     "antiphon_actors.channels.framing",
     "antiphon_actors.channels.in_stream",
+    "antiphon_actors.channels.retained",
     "antiphon_actors.channels.out_stream",
     "antiphon_actors.channels.streams",
     "antiphon_actors.session.receivers",

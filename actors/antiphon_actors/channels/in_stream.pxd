@@ -4,12 +4,14 @@ from antiphon_actors.channels.outbox cimport Outbox
 
 cdef class Delivery:
     cdef public InStream _stream
+    cdef public bint _open
+    cdef public Py_ssize_t _holds
     cdef public bytes payload
     cdef public bint urgent
     cdef public object seq
     cdef public object sent_ns
+    cdef public object cause
 
-    @cython.locals(stream=InStream)
     cpdef done(self)
 
 
@@ -21,15 +23,23 @@ cdef class _Lane:
     cdef public object received
     cdef public object done
     cdef public object reported
+    cdef public object safe
     cdef public set early
+    cdef public set held
     cdef public Py_ssize_t open_bytes
     cdef public Py_ssize_t unreported_bytes
+
+    cpdef safe_now(self)
 
 
 cdef class InStream:
     cdef public object key
     cdef public object receiver
+    cdef public object slot
     cdef public Outbox _outbox
+    cdef public object _settled
+    cdef public bint _prompt
+    cdef public list _waiting
     cdef public object _stream_id
     cdef public _Lane _ordered
     cdef public _Lane _urgent
@@ -37,8 +47,8 @@ cdef class InStream:
     cdef public Py_ssize_t _acks
 
     @cython.locals(lane=_Lane, size=Py_ssize_t)
-    cpdef Delivery accept(self, bint urgent, seq, sent_ns, bytes payload)
+    cpdef Delivery accept(self, bint urgent, seq, sent_ns, bytes payload, cause)
     @cython.locals(lane=_Lane, size=Py_ssize_t, early=set)
     cpdef processed(self, Delivery delivery)
-    @cython.locals(ordered=_Lane, urgent=_Lane)
+    @cython.locals(ordered=_Lane, urgent=_Lane, news=bint)
     cpdef bytes take_ack(self)
