@@ -296,7 +296,7 @@ steps = st.lists(
         st.tuples(st.just("hold"), st.integers(0, 30)),
         st.tuples(st.just("release"), st.integers(0, 30)),
         st.tuples(st.just("interrupt"), st.just(0)),
-        st.tuples(st.just("die"), st.just(0)),
+        st.tuples(st.sampled_from(["die", "resume"]), st.just(0)),
     ),
     max_size=40,
 )
@@ -335,8 +335,9 @@ async def run_steps(steps: list[tuple[str, Any]]) -> None:
                 known = numbers.setdefault((each.urgent, each.seq), each.payload)
                 assert each.payload == known or (not each.payload and known in may_be_dropped)
 
-        for step, value in [*steps, ("die", 0)]:
-            unprocessed = [d for d in actors.receiver.deliveries if d._open]
+        for step, value in [*steps, ("die", 0), ("resume", 0)]:
+            alive = not stream.detached
+            unprocessed = [d for d in actors.receiver.deliveries if d._open and alive]
             if step == "send":
                 payload = b"%d" % len(given)
                 given.add(payload)
@@ -352,12 +353,13 @@ async def run_steps(steps: list[tuple[str, Any]]) -> None:
             elif step == "interrupt":
                 may_be_dropped |= given
                 stream.drop_pending(lambda tag: False)
-            elif step == "die":
+            elif step == "die" and alive:
                 await settle()
                 look()
-                before = dict(zip((False, True), stream.safe, strict=True))
                 await actors.lose(stream)
                 held.clear()
+            elif step == "resume" and not alive:
+                before = dict(zip((False, True), stream.safe, strict=True))
                 await (await actors.next_process()).resume_stream(stream, KEY)
             await settle()
             look()
