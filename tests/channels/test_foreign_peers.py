@@ -171,8 +171,8 @@ async def test_a_newer_build_may_say_more_than_is_known_here(uri: str) -> None:
         link = next(link for link in node.hub.links if link.peer.name == "foreign")
         assert link.peer.version == VERSION
         peer.say(
-            pack_record(Kind.DATA, 1, 1, 5, b"one", 7, "more"),
-            pack_record(Kind.URGENT, 1, 1, 5, b"two", 0, [1, 2, 3]),
+            pack_record(Kind.DATA, 1, 1, 5, b"one", 7, 0, "more"),
+            pack_record(Kind.URGENT, 1, 1, 5, b"two", 0, 0, [1, 2, 3]),
             pack_record(Kind.PING, 5, "more"),
             pack_record(Kind.NOTIFY, "method", b"body", 1.5),
             pack_record(Kind.END, 1, "reason"),

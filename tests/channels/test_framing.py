@@ -46,11 +46,18 @@ class Parsed:
         self.parser = RecordParser(limit, self._frame, self.records.append)
 
     def _frame(
-        self, urgent: bool, stream: int, seq: int, sent_ns: int, payload: bytes, cause: int
+        self,
+        urgent: bool,
+        stream: int,
+        seq: int,
+        sent_ns: int,
+        payload: bytes,
+        cause: int,
+        ordinal: int,
     ) -> None:
         kind = Kind.URGENT if urgent else Kind.DATA
         record = [int(kind), stream, seq, sent_ns, payload]
-        self.records.append([*record, cause] if cause else record)
+        self.records.append([*record, cause, ordinal] if cause else record)
 
     def feed(self, *pieces: bytes | memoryview) -> list[Any]:
         for piece in pieces:
@@ -74,12 +81,13 @@ frames = st.tuples(
     st.integers(0, 2**64 - 1),
     st.binary(max_size=2000),
     st.just(0) | st.integers(1, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
 )
 
 
 def as_record(frame: tuple[Any, ...]) -> list[Any]:
-    kind, *rest, cause = frame
-    return [int(kind), *rest, cause] if cause else [int(kind), *rest]
+    kind, *rest, cause, ordinal = frame
+    return [int(kind), *rest, cause, ordinal] if cause else [int(kind), *rest]
 
 
 @given(st.lists(frames, max_size=8), st.lists(st.integers(0, 20_000), max_size=20))
@@ -96,10 +104,10 @@ def test_a_frame_is_a_record_like_any_other(frame: tuple[Any, ...]) -> None:
 
 @given(frames)
 def test_both_ways_to_pack_a_frame_agree(frame: tuple[Any, ...]) -> None:
-    kind, stream, seq, sent_ns, payload, cause = frame
+    kind, stream, seq, sent_ns, payload, cause, ordinal = frame
     head = pure_pack_data_head(kind, stream, seq, sent_ns, len(payload), cause)
     assert pack_data_head(kind, stream, seq, sent_ns, len(payload), cause) == head
-    tail = pack_cause(cause) if cause else b""
+    tail = pack_cause(cause, ordinal) if cause else b""
     assert pack_frame(*frame) == pure_pack_frame(*frame) == head + payload + tail
 
 

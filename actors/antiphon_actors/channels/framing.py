@@ -22,7 +22,7 @@ LENGTH_BYTES: Final = 4
 JOIN_BYTES: Final = 32 << 10
 
 Record = list[Any]
-OnFrame = Callable[[bool, int, int, int, bytes, int], None]
+OnFrame = Callable[[bool, int, int, int, bytes, int, int], None]
 OnRecord = Callable[[Record], None]
 
 
@@ -45,8 +45,8 @@ class Kind(IntEnum):
     ENDED = 14  # stream: the end was seen
     RESET = 15  # stream, reason: the sending side gives up
     STOP = 16  # stream, reason: the receiving side gives up
-    DATA = 20  # stream, sequence number, sender's clock, payload; then, if there is one: cause
-    URGENT = 21  # stream, sequence number, sender's clock, payload; then, if there is one: cause
+    DATA = 20  # stream, sequence number, sender's clock, payload; with a cause: cause, ordinal
+    URGENT = 21  # stream, sequence number, sender's clock, payload; with a cause: cause, ordinal
     ACK = 22  # stream, ordered, urgent frames processed; then, where fewer: ordered, urgent safe
     CALL = 30  # call, method, body
     RESULT = 31  # call, body
@@ -57,21 +57,21 @@ class Kind(IntEnum):
 
 # What comes before a payload in its record, and what after it if the frame has a cause.
 DATA_HEAD_BYTES: Final = 30
-CAUSE_BYTES: Final = 9
+CAUSE_BYTES: Final = 14
 # What does not fit beside a payload in the largest record.
 DATA_OVERHEAD_BYTES: Final = DATA_HEAD_BYTES + CAUSE_BYTES
 
 _LENGTH = struct.Struct("<I")
 # MessagePack with every width fixed: array of 5, small int, uint32, uint64, uint64, bin32.
 _DATA_HEAD = struct.Struct(">BBBIBQBQBI")
-_CAUSE = struct.Struct(">BQ")
+_CAUSE = struct.Struct(">BQBI")
 
 _pack_length = _LENGTH.pack
 _unpack_length = _LENGTH.unpack_from
 _pack_data_head = _DATA_HEAD.pack
 _unpack_data_head = _DATA_HEAD.unpack_from
 _ARRAY_OF_5: Final = 0x95
-_ARRAY_OF_6: Final = 0x96
+_ARRAY_OF_7: Final = 0x97
 _UINT32: Final = 0xCE
 _UINT64: Final = 0xCF
 _BIN32: Final = 0xC6
@@ -96,24 +96,30 @@ def pure_pack_data_head(
 
     With a cause, `pack_cause` follows the payload.
     """
-    array = _ARRAY_OF_6 if cause else _ARRAY_OF_5
+    array = _ARRAY_OF_7 if cause else _ARRAY_OF_5
     length = size + DATA_HEAD_BYTES + (CAUSE_BYTES if cause else 0)
     return _pack_length(length) + _pack_data_head(
         array, kind, _UINT32, stream, _UINT64, seq, _UINT64, sent_ns, _BIN32, size
     )
 
 
-def pack_cause(cause: int) -> bytes:
+def pack_cause(cause: int, ordinal: int) -> bytes:
     """Returns what follows the payload of a frame that has a cause."""
-    return _CAUSE.pack(_UINT64, cause)
+    return _CAUSE.pack(_UINT64, cause, _UINT32, ordinal)
 
 
 def pure_pack_frame(
-    kind: int, stream: int, seq: int, sent_ns: int, payload: bytes, cause: int = 0
+    kind: int,
+    stream: int,
+    seq: int,
+    sent_ns: int,
+    payload: bytes,
+    cause: int = 0,
+    ordinal: int = 0,
 ) -> bytes:
     """Returns a whole DATA or URGENT record."""
     head = pure_pack_data_head(kind, stream, seq, sent_ns, len(payload), cause)
-    return head + payload + pack_cause(cause) if cause else head + payload
+    return head + payload + pack_cause(cause, ordinal) if cause else head + payload
 
 
 def pure_cut_frames(data: bytes | memoryview, start: int, parser: RecordParser) -> int:
@@ -135,12 +141,14 @@ def pure_cut_frames(data: bytes | memoryview, start: int, parser: RecordParser) 
         if after > end or not DATA_HEAD_BYTES <= size <= parser.max_record_bytes:
             break
         array, kind, a, stream, b, seq, c, sent_ns, d, length = _unpack_data_head(data, body)
-        cause = 0
+        cause = ordinal = 0
         tail = body + DATA_HEAD_BYTES + length
-        if array == _ARRAY_OF_6:
-            if tail + CAUSE_BYTES != after or data[tail] != _UINT64:
+        if array == _ARRAY_OF_7:
+            if tail + CAUSE_BYTES != after:
                 break
-            cause = _CAUSE.unpack_from(data, tail)[1]
+            e, cause, f, ordinal = _CAUSE.unpack_from(data, tail)
+            if (e, f) != (_UINT64, _UINT32):
+                break
         elif array != _ARRAY_OF_5 or tail != after:
             break
         if kind not in (_DATA, _URGENT) or (a, b, c, d) != _WIDTHS:
@@ -148,7 +156,7 @@ def pure_cut_frames(data: bytes | memoryview, start: int, parser: RecordParser) 
         parser.records += 1
         receiving(after + LENGTH_BYTES < end)
         payload = bytes(data[body + DATA_HEAD_BYTES : tail])
-        parser.on_frame(kind == _URGENT, stream, seq, sent_ns, payload, cause)
+        parser.on_frame(kind == _URGENT, stream, seq, sent_ns, payload, cause, ordinal)
         start = after
         body = start + LENGTH_BYTES
     return start
@@ -190,7 +198,7 @@ class RecordParser:
     Attributes:
         max_record_bytes: Largest record accepted; may be raised once a handshake is done.
         on_frame: Takes the frames: whether urgent, stream, sequence number, sender's clock, payload,
-            cause (0: none).
+            cause (0: none), ordinal.
         on_record: Takes every other record.
         records: Records of any kind so far.
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from antiphon_actors.channels.errors import ProtocolViolation
 from antiphon_actors.channels.framing import Kind, pack_record
@@ -13,6 +14,23 @@ from antiphon_actors.channels.framing import Kind, pack_record
 if TYPE_CHECKING:
     from antiphon_actors.channels.limits import Limits
     from antiphon_actors.channels.outbox import Outbox
+
+
+_MASK: Final = (1 << 64) - 1
+
+
+def origin_of(cause: int, ordinal: int) -> int:
+    """Names the frame that was sent as the `ordinal`-th because of the one named `cause`.
+
+    The first has the name of what it came of; those of others are spread over 64 bits (the finalizer
+    of SplitMix64, Steele et al., 2014), so that two that meet are as good as sure to differ.
+    """
+    if not ordinal:
+        return cause
+    mixed = (cause + ordinal * 0x9E3779B97F4A7C15) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (mixed ^ (mixed >> 31)) | 1 << 63
 
 
 class Delivery:
@@ -28,9 +46,22 @@ class Delivery:
         seq: Its number on that lane, from 1.
         sent_ns: When the sender took it, on its CLOCK_MONOTONIC (comparable on one node).
         cause: The `origin`, at the sender, of the frame that made it send this one; 0 if unknown.
+        ordinal: Which of the frames it is that were sent because of that.
     """
 
-    __slots__ = ("_holds", "_open", "_stream", "cause", "payload", "sent_ns", "seq", "urgent")
+    __slots__ = (
+        "_down",
+        "_holds",
+        "_open",
+        "_stream",
+        "_up",
+        "cause",
+        "ordinal",
+        "payload",
+        "sent_ns",
+        "seq",
+        "urgent",
+    )
 
     def __init__(
         self,
@@ -40,20 +71,38 @@ class Delivery:
         seq: int,
         sent_ns: int,
         cause: int,
+        ordinal: int,
     ) -> None:
         self._stream = stream
         self._open = True
         self._holds = 0
+        self._down = 0
+        self._up = 0
         self.payload = payload
         self.urgent = urgent
         self.seq = seq
         self.sent_ns = sent_ns
         self.cause = cause
+        self.ordinal = ordinal
 
     @property
     def origin(self) -> int:
-        """Names this frame in this process, for the causes of what is sent because of it."""
+        """Names this frame, for the causes of what is sent because of it.
+
+        It follows from what the frame came of, back to its first sender. So a frame that a successor
+        sends again has the name it had.
+        """
+        if self.cause:
+            return origin_of(self.cause, self.ordinal)
         return (self._stream.slot << 48) | (self.seq << 1) | self.urgent
+
+    def next_ordinal(self, upstream: bool) -> int:
+        """Numbers what is sent because of this frame, in each direction from 0."""
+        if upstream:
+            self._up += 1
+            return self._up - 1
+        self._down += 1
+        return self._down - 1
 
     def done(self) -> None:
         """Says that the frame is processed or dropped, which returns its credit.
@@ -78,7 +127,7 @@ class Delivery:
             self._stream.release(self)
 
     async def safe(self) -> None:
-        """Waits until the sender has been told that it need not give this frame again.
+        """Waits until a successor of this process would not be given this frame, or would skip it.
 
         Returns at once when the stream has closed. It has no deadline: the caller sets one.
         """
@@ -109,10 +158,13 @@ class Acceptance:
         urgent: The same for urgent frames.
         greeting: Whatever else the opener is to know, see `OutStream.greeting`.
         slot: Which of this process's receivers it is, for `Delivery.origin`; below 65,536.
-        settled: Asked before frames are reported as safe: whether all that follows from them is out
-            of this process. If not, it is asked again soon.
-        began: Told where the numbering begins: ordered and urgent frames before.
-        prompt: Whether each processed ordered frame is reported at once, and not with others.
+        mark: Asked, with frames that nothing in this process waits for, for what stands for all that
+            came of them; None if that cannot be told now, and it is asked again soon.
+        passed: Asked whether that can be lost no more with this process alone, or the next one. The
+            frames are reported as safe then.
+        began: Given the stream when it is open, before any frame.
+        prompt: Whether each processed ordered frame is marked at once, and that is all that who
+            waits for it to be safe waits for.
     """
 
     receiver: StreamReceiver
@@ -120,8 +172,9 @@ class Acceptance:
     urgent: int = 0
     greeting: bytes = b""
     slot: int = 0
-    settled: Callable[[], bool] | None = None
-    began: Callable[[int, int], None] | None = None
+    mark: Callable[[], object | None] | None = None
+    passed: Callable[[object], bool] | None = None
+    began: Callable[[InStream], None] | None = None
     prompt: bool = False
 
 
@@ -134,6 +187,7 @@ class _Lane:
         "done",
         "early",
         "held",
+        "marked",
         "max_bytes",
         "max_frames",
         "open_bytes",
@@ -149,7 +203,7 @@ class _Lane:
         # A quarter of the window keeps the sender going while few ACKs travel.
         self.ack_frames = max(1, max_frames // 4)
         self.ack_bytes = max(1, max_bytes // 4)
-        self.received = self.done = self.reported = self.safe = start
+        self.received = self.done = self.reported = self.marked = self.safe = start
         self.early: set[int] = set()  # done out of order; bounded by the window
         # Numbers of frames that somebody holds; bounded by what the sender keeps.
         self.held: set[int] = set()
@@ -193,17 +247,19 @@ class InStream:
 
     Attributes:
         key: What the peer opened it with.
-        receiver: The application's side.
+        receiver: The application's side; None once it has been told of the end.
         slot: See `Acceptance`.
     """
 
     __slots__ = (
         "_acks",
         "_closed",
+        "_mark",
+        "_marks",
         "_ordered",
         "_outbox",
+        "_passed",
         "_prompt",
-        "_settled",
         "_stream_id",
         "_urgent",
         "_waiting",
@@ -216,9 +272,13 @@ class InStream:
         self, outbox: Outbox, limits: Limits, stream_id: int, key: bytes, accepted: Acceptance
     ) -> None:
         self.key = key
-        self.receiver = accepted.receiver
+        self.receiver: StreamReceiver | None = accepted.receiver
         self.slot = accepted.slot
-        self._settled = accepted.settled
+        self._mark = accepted.mark
+        self._passed = accepted.passed
+        # Frames that wait to be safe: counts of both lanes, and what stands for what came of them.
+        # Bounded by the frames that the sender keeps.
+        self._marks: deque[tuple[int, int, object]] = deque()
         self._prompt = accepted.prompt
         self._outbox = outbox
         self._stream_id = stream_id
@@ -234,7 +294,14 @@ class InStream:
         """Ordered and urgent frames that have come, those before this stream included."""
         return self._ordered.received, self._urgent.received
 
-    def accept(self, urgent: bool, seq: int, sent_ns: int, payload: bytes, cause: int) -> Delivery:
+    @property
+    def safe(self) -> tuple[int, int]:
+        """Ordered and urgent frames, of those received, that need not be given again."""
+        return self._ordered.safe_now(), self._urgent.safe_now()
+
+    def accept(
+        self, urgent: bool, seq: int, sent_ns: int, payload: bytes, cause: int, ordinal: int
+    ) -> Delivery:
         """Checks a frame against its lane and returns its delivery.
 
         Raises:
@@ -252,7 +319,7 @@ class InStream:
             raise ProtocolViolation(f"stream {self._stream_id} exceeds its window in frames")
         lane.received = seq
         lane.open_bytes += size
-        return Delivery(self, payload, urgent, seq, sent_ns, cause)
+        return Delivery(self, payload, urgent, seq, sent_ns, cause, ordinal)
 
     def processed(self, delivery: Delivery) -> None:
         """Counts a delivery that is done; `Delivery.done` calls this."""
@@ -295,7 +362,7 @@ class InStream:
     async def wait_safe(self, delivery: Delivery) -> None:
         """Waits until a frame has been reported as safe; see `Delivery.safe`."""
         lane = self._urgent if delivery.urgent else self._ordered
-        if self._closed or lane.safe >= delivery.seq:
+        if self._closed or (lane.marked if self._prompt else lane.safe) >= delivery.seq:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((lane, delivery.seq, future))
@@ -306,31 +373,50 @@ class InStream:
         ordered, urgent = self._ordered, self._urgent
         if self._closed:
             return b""
-        safe_ordered, safe_urgent = ordered.safe_now(), urgent.safe_now()
-        news = safe_ordered != ordered.safe or safe_urgent != urgent.safe
-        if news and self._settled is not None and not self._settled():
-            safe_ordered, safe_urgent, news = ordered.safe, urgent.safe, False
-            # Asked again with the next acknowledgements.
-            self._outbox.ack_due(self)
+        news = self._find_safe()
+        if self._waiting:
+            self._tell_waiting()
         if not news and ordered.done == ordered.reported and urgent.done == urgent.reported:
             return b""
-        ordered.reported, ordered.safe = ordered.done, safe_ordered
-        urgent.reported, urgent.safe = urgent.done, safe_urgent
+        ordered.reported = ordered.done
+        urgent.reported = urgent.done
         ordered.unreported_bytes = urgent.unreported_bytes = 0
         self._acks += 1
-        if news and self._waiting:
-            self._tell_waiting()
-        if safe_ordered == ordered.done and safe_urgent == urgent.done:
+        if ordered.safe == ordered.done and urgent.safe == urgent.done:
             return pack_record(Kind.ACK, self._stream_id, ordered.done, urgent.done)
         return pack_record(
-            Kind.ACK, self._stream_id, ordered.done, urgent.done, safe_ordered, safe_urgent
+            Kind.ACK, self._stream_id, ordered.done, urgent.done, ordered.safe, urgent.safe
         )
+
+    def _find_safe(self) -> bool:
+        """Counts what is safe by now; whether that is more than before."""
+        ordered, urgent = self._ordered, self._urgent
+        ordered_now, urgent_now = ordered.safe_now(), urgent.safe_now()
+        if self._mark is None or self._passed is None:
+            news = ordered_now != ordered.safe or urgent_now != urgent.safe
+            ordered.safe = ordered.marked = ordered_now
+            urgent.safe = urgent.marked = urgent_now
+            return news
+        if ordered_now != ordered.marked or urgent_now != urgent.marked:
+            mark = self._mark()
+            if mark is not None:
+                ordered.marked, urgent.marked = ordered_now, urgent_now
+                self._marks.append((ordered_now, urgent_now, mark))
+        news = False
+        while self._marks and self._passed(self._marks[0][2]):
+            ordered.safe, urgent.safe, _ = self._marks.popleft()
+            news = True
+        if ordered.safe != ordered_now or urgent.safe != urgent_now:
+            # Asked again with the next acknowledgements.
+            self._outbox.ack_due(self)
+        return news
 
     def _tell_waiting(self, *, everybody: bool = False) -> None:
         waiting, self._waiting = self._waiting, []
         for entry in waiting:
             lane, seq, future = entry
-            if not everybody and lane.safe < seq:
+            reached = lane.marked if self._prompt else lane.safe
+            if not everybody and reached < seq:
                 self._waiting.append(entry)
             elif not future.done():
                 future.set_result(None)
@@ -338,6 +424,7 @@ class InStream:
     def close(self) -> None:
         """The stream is over: deliveries that are still open need no acknowledgement."""
         self._closed = True
+        self._marks.clear()
         self._tell_waiting(everybody=True)
 
     def statistics(self) -> InStreamStatistics:

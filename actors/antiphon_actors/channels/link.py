@@ -343,6 +343,11 @@ class Link:
         self.end(ChannelClosed(f"this side aborted the link: {reason}"), CloseCode.ABORTED)
         self.wire.abort()
 
+    @property
+    def flushed(self) -> bool:
+        """Whether all that was sent is out of this process; of a link that has ended, too."""
+        return self.state is LinkState.ENDED or self._outbox.empty
+
     def statistics(self) -> LinkStatistics:
         """Returns the counters as they are now."""
         return LinkStatistics(

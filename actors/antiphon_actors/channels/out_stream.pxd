@@ -38,11 +38,12 @@ cdef class OutStream:
     cdef public object _error
 
     @cython.locals(sent=Sent, size=Py_ssize_t)
-    cpdef bint send_nowait(self, bytes payload, bint urgent=*, tag=*, cause=*) except *
+    cpdef bint send_nowait(self, bytes payload, bint urgent=*, tag=*, cause=*, ordinal=*) except *
     cdef bint _has_room(self, Py_ssize_t size)
     @cython.locals(outbox=Outbox)
     cdef _take(self, Sent sent)
     cdef _leaves(self, Sent sent)
+    cdef bytes _whole(self, int kind, Sent sent)
     cdef _send_urgent(self, Sent sent)
     cdef _urgent_leaves(self, Sent sent)
     @cython.locals(sent=Sent, retained=Retained)

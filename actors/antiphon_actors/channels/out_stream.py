@@ -187,6 +187,21 @@ class OutStream:
         return self._retained.ordered, self._retained.urgent
 
     @property
+    def position(self) -> tuple[int, int]:
+        """How many ordered and urgent frames were taken, as the peer will count them."""
+        behind = sum(future is None for _, future in self._waiters)
+        return (
+            self._sent + len(self._queue) + behind,
+            self._urgent_sent + len(self._urgent_waiting),
+        )
+
+    def has_processed(self, position: tuple[int, int]) -> bool:
+        """Whether the peer has processed all up to a `position`, or never will."""
+        if self._error is not None:
+            return True
+        return self._acked >= position[0] and self._urgent_acked >= position[1]
+
+    @property
     def flushed(self) -> bool:
         """Whether all that was taken is out of this process."""
         if self._queue or self._urgent_waiting or (self._waiters and self._waiters[0][1] is None):
@@ -214,7 +229,12 @@ class OutStream:
         )
 
     def send_nowait(
-        self, payload: bytes, urgent: bool = False, tag: Any = None, cause: int = 0
+        self,
+        payload: bytes,
+        urgent: bool = False,
+        tag: Any = None,
+        cause: int = 0,
+        ordinal: int = 0,
     ) -> bool:
         """Takes a frame if it may be sent now.
 
@@ -223,6 +243,7 @@ class OutStream:
             urgent: Whether it overtakes ordered frames. Urgent frames are always taken.
             tag: Kept beside the payload for `drop_pending` and `unacknowledged`.
             cause: Origin of the frame whose processing made the sender send it; 0 for none.
+            ordinal: Which of the frames it is that were sent because of that, from 0.
 
         Returns:
             False when the ordered window is full or others wait for it: use `send`.
@@ -238,7 +259,7 @@ class OutStream:
         size = len(payload)
         if size > self._max_payload:
             raise ValueError(f"a payload of {size} bytes exceeds the limit of {self._max_payload}")
-        sent = Sent(payload, urgent, tag, monotonic_ns(), cause)
+        sent = Sent(payload, urgent, tag, monotonic_ns(), cause, ordinal)
         if urgent:
             self._send_urgent(sent)
             return True
@@ -248,7 +269,13 @@ class OutStream:
         return True
 
     async def send(
-        self, payload: bytes, *, urgent: bool = False, tag: Any = None, cause: int = 0
+        self,
+        payload: bytes,
+        *,
+        urgent: bool = False,
+        tag: Any = None,
+        cause: int = 0,
+        ordinal: int = 0,
     ) -> None:
         """Sends a frame, waiting for credit when it is ordered; arguments as for `send_nowait`.
 
@@ -261,10 +288,10 @@ class OutStream:
             ChannelError: The stream or its link is closed.
             ValueError: The payload exceeds the largest record.
         """
-        if self.send_nowait(payload, urgent=urgent, tag=tag, cause=cause):
+        if self.send_nowait(payload, urgent, tag, cause, ordinal):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sent = Sent(payload, False, tag, monotonic_ns(), cause)
+        sent = Sent(payload, False, tag, monotonic_ns(), cause, ordinal)
         waiter = (sent, future)
         self._waiters.append(waiter)
         try:
@@ -290,11 +317,7 @@ class OutStream:
         elif outbox.gate_open and not self._queue:
             self._leaves(sent)
             if sent.size <= JOIN_BYTES:
-                outbox.write_now(
-                    pack_frame(
-                        _DATA, self._stream_id, sent.seq, sent.sent_ns, sent.payload, sent.cause
-                    )
-                )
+                outbox.write_now(self._whole(_DATA, sent))
             else:
                 head, rest = self._large(_DATA, sent)
                 outbox.write_pair_now(head, rest)
@@ -336,13 +359,16 @@ class OutStream:
         if self._retained is not None:
             self._retained.add(sent)
         if sent.size <= JOIN_BYTES:
-            record = pack_frame(
-                _URGENT, self._stream_id, sent.seq, sent.sent_ns, sent.payload, sent.cause
-            )
-            self._outbox.express(record)
+            self._outbox.express(self._whole(_URGENT, sent))
         else:
             head, rest = self._large(_URGENT, sent)
             self._outbox.express_pair(head, rest)
+
+    def _whole(self, kind: int, sent: Sent) -> bytes:
+        """Returns a frame's record."""
+        return pack_frame(
+            kind, self._stream_id, sent.seq, sent.sent_ns, sent.payload, sent.cause, sent.ordinal
+        )
 
     def _large(self, kind: int, sent: Sent) -> tuple[bytes, bytes]:
         """Returns a frame's record in two parts."""
@@ -351,9 +377,10 @@ class OutStream:
             where = self._shared.put(sent.seq, sent.payload, urgent=kind == _URGENT)
             if where is not None:
                 fields = (self._stream_id, sent.seq, sent.sent_ns, where)
-                return pack_record(Kind(kind), *fields, *((cause,) if cause else ())), b""
+                why = (cause, sent.ordinal) if cause else ()
+                return pack_record(Kind(kind), *fields, *why), b""
         head = pack_data_head(kind, self._stream_id, sent.seq, sent.sent_ns, sent.size, cause)
-        return head, sent.payload + pack_cause(cause) if cause else sent.payload
+        return head, sent.payload + pack_cause(cause, sent.ordinal) if cause else sent.payload
 
     def take_chunks(self, chunks: list[bytes], max_frames: int, max_bytes: int) -> tuple[int, bool]:
         """Hands waiting ordered frames to the outbox, which calls this (`OrderedSource`)."""
@@ -494,8 +521,15 @@ class OutStream:
 
     # Another peer in the place of one that is lost.
 
+    def detach(self) -> None:
+        """Leaves its link, which may still be there; what is given from here on waits for another."""
+        if self.detached or self._error is not None:
+            return
+        self._forget(self._stream_id)
+        self._detach()
+        self._outbox.express(pack_record(Kind.RESET, self._stream_id, "it goes on elsewhere"))
+
     def _detach(self) -> None:
-        """The link is gone; what is given from here on waits for another."""
         self._outbox.leave_order(self)
         self.detached = True
         if self._shared is not None:

@@ -4,6 +4,7 @@ cdef class Sent:
     cdef public Py_ssize_t size
     cdef public object sent_ns
     cdef public object cause
+    cdef public object ordinal
     cdef public bint urgent
     cdef public object seq
 

@@ -22,19 +22,23 @@ class Sent:
         tag: What the sender gave to recognise it by; the payload itself without a tag.
         size: Length of the payload in bytes.
         sent_ns: When `send` took it, CLOCK_MONOTONIC.
-        cause: What made the sender send it; see `Delivery.cause`.
+        cause: What made the sender send it, and
+        ordinal: which of the frames that this made it send it is; see `Delivery`.
         urgent: Its lane.
         seq: Its number on the lane; 0 as long as it has never left.
     """
 
-    __slots__ = ("cause", "payload", "sent_ns", "seq", "size", "tag", "urgent")
+    __slots__ = ("cause", "ordinal", "payload", "sent_ns", "seq", "size", "tag", "urgent")
 
-    def __init__(self, payload: bytes, urgent: bool, tag: Any, sent_ns: int, cause: int) -> None:
+    def __init__(
+        self, payload: bytes, urgent: bool, tag: Any, sent_ns: int, cause: int, ordinal: int
+    ) -> None:
         self.payload = payload
         self.tag = payload if tag is None else tag
         self.size = len(payload)
         self.sent_ns = sent_ns
         self.cause = cause
+        self.ordinal = ordinal
         self.urgent = urgent
         self.seq = 0
 

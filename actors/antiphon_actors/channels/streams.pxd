@@ -20,4 +20,4 @@ cdef class Streams:
     cdef public dict handlers
 
     @cython.locals(stream=InStream, delivery=Delivery)
-    cpdef frame(self, bint urgent, stream_id, seq, sent_ns, bytes payload, cause)
+    cpdef frame(self, bint urgent, stream_id, seq, sent_ns, bytes payload, cause, ordinal)

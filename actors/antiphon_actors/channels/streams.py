@@ -168,6 +168,7 @@ class Streams:
         for stream_id, stream in self._in.items():
             if stream.receiver is receiver:
                 self._stop(stream_id, stream, reason)
+                stream.receiver = None
                 return True
         return False
 
@@ -193,16 +194,24 @@ class Streams:
             self._tell_closed(in_stream, error)
 
     def frame(
-        self, urgent: bool, stream_id: int, seq: int, sent_ns: int, payload: bytes, cause: int
+        self,
+        urgent: bool,
+        stream_id: int,
+        seq: int,
+        sent_ns: int,
+        payload: bytes,
+        cause: int,
+        ordinal: int,
     ) -> None:
         """Takes a frame."""
         stream = self._in.get(stream_id)
         if stream is None:
             self._check_was_in_stream(stream_id)
             return
-        delivery = stream.accept(urgent, seq, sent_ns, payload, cause)
+        delivery = stream.accept(urgent, seq, sent_ns, payload, cause, ordinal)
         try:
-            stream.receiver.deliver(delivery)
+            if stream.receiver is not None:
+                stream.receiver.deliver(delivery)
         except Exception as error:  # noqa: BLE001 - ends this stream only
             logger.opt(exception=error).error("stream receiver failed")
             if stream_id in self._in:
@@ -226,10 +235,10 @@ class Streams:
                 return
         elif type(payload) is list and self._reader is not None:
             payload = b""  # it came after the end of its stream
-        cause = record[5] if len(record) > 5 else 0
-        if type(payload) is not bytes or type(cause) is not int:
+        cause, ordinal = record[5:7] if len(record) > 6 else (0, 0)
+        if type(payload) is not bytes or type(cause) is not int or type(ordinal) is not int:
             raise ProtocolViolation("a frame's record has fields of wrong types")
-        self.frame(kind == _URGENT, stream_id, seq, sent_ns, payload, cause)
+        self.frame(kind == _URGENT, stream_id, seq, sent_ns, payload, cause, ordinal)
 
     def _on_open(self, record: Record) -> None:
         _, stream_id, key = expect(record, int, bytes)[:3]
@@ -263,7 +272,7 @@ class Streams:
         fields = (accepted.ordered, accepted.urgent, accepted.greeting)
         self._outbox.express(pack_record(Kind.OPENED, stream_id, self._reader is not None, *fields))
         if accepted.began is not None:
-            accepted.began(accepted.ordered, accepted.urgent)
+            accepted.began(stream)
 
     def _refuse(self, stream_id: int, reason: str) -> None:
         self._outbox.express(pack_record(Kind.REFUSED, stream_id, reason[:MAX_REASON]))
@@ -355,8 +364,11 @@ class Streams:
         self.late_records += 1
 
     def _tell_closed(self, stream: InStream, reason: Exception | None) -> None:
+        # Deliveries may live on, in contexts of what was begun then.
+        receiver, stream.receiver = stream.receiver, None
         try:
-            stream.receiver.closed(reason)
+            if receiver is not None:
+                receiver.closed(reason)
         except Exception:  # noqa: BLE001 - one receiver's fault is not another's
             logger.exception("stream receiver failed to close")
 

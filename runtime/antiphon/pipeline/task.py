@@ -235,6 +235,8 @@ class PipelineTask(BasePipelineTask):
         self._drive_task: asyncio.Task[None] | None = None
         self._cancel_task: asyncio.Task[None] | None = None
         self._flowing = False
+        self._pushed_start: StartFrame | None = None
+        self._start_arrived = False
         self._finished = False
         self._end_reached: dict[int, asyncio.Event] = {}
         self._reported: set[int] = set()
@@ -417,11 +419,14 @@ class PipelineTask(BasePipelineTask):
                     watchdog_timers_enabled=self._enable_watchdog_timers,
                 ),
                 fail=self._note_error,
+                start_frame=lambda: self._pushed_start,
+                has_started=lambda: self._start_arrived,
             )
         )
         self._idle.start(asyncio.get_running_loop())
         self._flowing = True
-        await self._source.queue_frame(self._start_frame())
+        self._pushed_start = self._start_frame()
+        await self._source.queue_frame(self._pushed_start)
         if self._params.enable_metrics and self._params.send_initial_empty_metrics:
             await self._source.queue_frame(self._initial_metrics_frame())
         while True:
@@ -564,6 +569,7 @@ class PipelineTask(BasePipelineTask):
             if isinstance(frame, types):
                 callback(frame)
         if isinstance(frame, StartFrame):
+            self._start_arrived = True
             await self._call_event_handler("on_pipeline_started", frame)
             self._start_heartbeats()
         elif isinstance(frame, HeartbeatFrame) and self._heartbeats is not None:
