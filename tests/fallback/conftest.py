@@ -20,6 +20,13 @@ Step = Frame | float | Callable[[], Awaitable[object]]
 
 _RUN_SECS = 600.0
 
+_EVENTS = (
+    "on_service_switched",
+    "on_service_failed",
+    "on_service_recovered",
+    "on_all_services_failed",
+)
+
 
 class End(FrameProcessor):
     """Keeps what passes, with the time, and lets a test wait for it."""
@@ -64,7 +71,7 @@ class Line:
 
     def __init__(
         self,
-        chain: FallbackChain[Any],
+        chain: FrameProcessor,
         *,
         params: PipelineParams | None = None,
         observers: Sequence[BaseObserver] = (),
@@ -78,12 +85,7 @@ class Line:
             observers=list(observers),
             clock=VirtualClock(),
         )
-        for name in (
-            "on_service_switched",
-            "on_service_failed",
-            "on_service_recovered",
-            "on_all_services_failed",
-        ):
+        for name in _EVENTS if isinstance(chain, FallbackChain) else ():
             self._follow(name)
 
     def _follow(self, name: str) -> None:
@@ -120,7 +122,7 @@ class Line:
 
     @property
     def switches(self) -> list[tuple[str, str, str]]:
-        return [details for name, *details in self.events if name == "switched"]  # type: ignore[misc]
+        return [(event[1], event[2], event[3]) for event in self.events if event[0] == "switched"]
 
     @property
     def switch_metrics(self) -> list[ServiceSwitchMetricsData]:

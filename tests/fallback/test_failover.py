@@ -49,7 +49,8 @@ def shown(actions: Sequence[Action]) -> list[str]:
                 found.append(f"switch {action.from_member} {action.to_member}: {action.reason}")
             case GiveUp(reasons=reasons):
                 found.append(f"give up {dict(reasons)}")
-            case NothingToSay():
+            case _:
+                assert isinstance(action, NothingToSay)
                 found.append("nothing to say")
     return found
 
@@ -67,9 +68,10 @@ def test_a_healthy_member_answers() -> None:
     failover = machine()
     assert shown(failover.begin(0.0)) == ["try 0"]
     failover.expect(0.0)
-    assert failover.wake_at == 5.0
+    due = [failover.wake_at]
     assert failover.content(1.0) == []
-    assert failover.wake_at is None
+    due.append(failover.wake_at)
+    assert due == [5.0, None]
     assert failover.finish() == []
     assert failover.attempt is None
 

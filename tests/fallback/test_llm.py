@@ -153,7 +153,7 @@ async def test_a_broken_answer_may_be_left_at_that() -> None:
     assert said(line) == "Half of"
     assert kinds(line) == ANSWER
     assert line.errors == ["no service could answer: model0: down"]
-    assert line.switches == [["model0", "model1", "recovered"]]
+    assert line.switches == [("model0", "model1", "recovered")]
     assert requests(chain, 1) == []
 
 
@@ -209,7 +209,7 @@ async def test_an_interruption_while_failing_over() -> None:
     chain = models([[HANG]], [["Half", HANG], "Anew."])
     line = await Line(chain).run(ask(), 6.0, StartInterruptionFrame(), ask())
     assert said(line) == "HalfAnew."
-    assert line.switches == [["model0", "model1", "no answer in time"]]
+    assert line.switches == [("model0", "model1", "no answer in time")]
     # The continuation of the first answer is not that of the second.
     assert requests(chain, 1)[1] == [{"role": "user", "content": "Hello?"}]
 
@@ -235,8 +235,8 @@ async def test_the_preferred_one_is_probed_beside_and_returned_to() -> None:
     )
     assert said(line) == "One.Two.Three.Four.Five.I am back."
     assert line.switches == [
-        ["model0", "model1", "down"],
-        ["model1", "model0", "recovered"],
+        ("model0", "model1", "down"),
+        ("model1", "model0", "recovered"),
     ]
     assert len(requests(chain, 0)) == 4
 
@@ -347,7 +347,7 @@ async def test_a_chain_may_be_a_member() -> None:
 
 
 async def test_messages_frames_are_answered_too() -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="LLMMessagesFrame"):
         frame = LLMMessagesFrame([{"role": "user", "content": "Hi"}])
     line = await Line(models([["Half", DOWN]], ["Half done."])).run(frame)
     assert said(line) == "Half done."
@@ -358,7 +358,7 @@ async def test_inference_beside_the_pipeline() -> None:
     chain = models([[DOWN], "First."], [[HANG], "Second."], ["Third."])
     assert await chain.run_inference(context) == "Third."
     assert await chain.run_inference(context) == "First."
-    with pytest.raises(ServiceError, match="model0: .*; model1: down"):
+    with pytest.raises(ServiceError, match=r"model0: .*; model1: down"):
         await models([], [[DOWN]]).run_inference(context)
 
 

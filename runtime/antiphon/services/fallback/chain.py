@@ -348,7 +348,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
     async def _reached_end(self, member: Member[Service]) -> None:
         """A member has dealt with all that it was given until `mark_end()`."""
 
-    async def _came_through(self, frame: Frame, direction: FrameDirection) -> None:
+    async def _came_through(self, member: Member[Service], frame: Frame) -> None:
         """A frame that a member was given has come out of it."""
 
     async def _switched(self) -> None:
@@ -390,7 +390,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             member.crossed(frame)
             if member.passed(frame):
                 await self._reached_end(member)
-            await self._came_through(frame, direction)
+            await self._came_through(member, frame)
         elif isinstance(frame, MetricsFrame):
             await self._pass_metrics(member, frame)
         elif member.is_open and member is self._probed:

@@ -81,6 +81,11 @@ class KeptAudio:
         self._entries.popleft()
         return True
 
+    def forget_speech(self) -> None:
+        """Forgets all up to the last end of speech."""
+        while self.forget_stretch():
+            pass
+
     def forget(self, *, but_secs: float = 0.0) -> None:
         """Forgets all but the newest."""
         while self._entries and self._secs > but_secs:

@@ -68,6 +68,10 @@ class Speech:
         # Words whose audio has not come, each with the position behind it. Bounded by the words of
         # one speech.
         self._held: deque[tuple[TTSTextFrame, int]] = deque()
+        # When the audio of earlier members ends. The one that answers does not know of it: its times
+        # are so much too early, in ns; None until it has given one.
+        self._continues_at = 0.0
+        self._shift_ns: int | None = None
 
     async def add(self, frame: Frame) -> str:
         """Takes a frame; returns the sentence that is complete with it, so that audio is due."""
@@ -122,7 +126,9 @@ class Speech:
         if self._is_sounding:
             self._is_sounding = False
             frames.append(TTSStoppedFrame())
-        self.spoken = SpokenText(self.script, spoken)
+        self._continues_at = self.spoken.heard_until
+        self._shift_ns = None
+        self.spoken = SpokenText(self.script, spoken, self._continues_at)
         return frames
 
     def take_audio(self, frame: TTSAudioRawFrame, now: float) -> list[Frame]:
@@ -139,6 +145,7 @@ class Speech:
         """
         before = self.spoken.told
         is_spoken = False
+        self._correct_time(frame)
         if frame.pts:
             self.spoken.tell_word(frame.text, frame.pts / 1e9)
         else:
@@ -154,6 +161,7 @@ class Speech:
 
     def take_other(self, frame: Frame) -> list[Frame]:
         """Takes any other frame that has its place among the audio."""
+        self._correct_time(frame)
         if isinstance(frame, TTSStartedFrame):
             self._is_sounding = True
         elif isinstance(frame, TTSStoppedFrame):
@@ -165,6 +173,12 @@ class Speech:
         """All audio of what the member has begun or told has come."""
         self.spoken.complete()
         return self._released(whole=True)
+
+    def _correct_time(self, frame: Frame) -> None:
+        if frame.pts:
+            if self._shift_ns is None:
+                self._shift_ns = max(0, round(self._continues_at * 1e9) - frame.pts)
+            frame.pts += self._shift_ns
 
     def _released(self, *, whole: bool = False) -> list[Frame]:
         frames: list[Frame] = []

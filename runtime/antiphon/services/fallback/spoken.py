@@ -14,8 +14,14 @@ _CHARACTERS_PER_SEC = 15.0
 _WORD = re.compile(r"\S+")
 _NO_LETTERS = re.compile(r"[\W_]+")
 
+# Times of words and lengths of audio are rounded, to different units.
+_ROUNDING_SECS = 0.001
+
 # How far ahead a text that was told is looked for, in words: filters may leave some out.
 _REACH = 20
+
+# Audio that ends with this share of what was told or more is taken for all of it.
+_MOST = 0.6
 
 # So many words at the end of a sentence may be told otherwise than they are written.
 _SLACK = 3
@@ -63,6 +69,15 @@ class Script:
         """The position behind the last sentence; 0 if none is complete."""
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def first_sentence(self) -> str:
+        """The first sentence; empty if none is complete."""
+        return self.between(0, self._ends[0]) if self._ends else ""
+
+    def sentence_end(self, position: int) -> int:
+        """The end of the sentence that goes on or begins at a position."""
+        return next((end for end in self._ends if end > position), self.last_end)
+
     def start_of(self, word: int) -> int:
         """Where a word begins, in characters; the end of the text if there is no such word."""
         return self._spans[word][0] if word < len(self._spans) else len(self.text)
@@ -100,17 +115,18 @@ class SpokenText:
     ahead of it, or tell the words with their times.
     """
 
-    def __init__(self, script: Script, start: int = 0) -> None:
+    def __init__(self, script: Script, start: int = 0, heard_until: float = 0.0) -> None:
         """Makes a count of nothing.
 
         Args:
             script: What is spoken.
             start: The first word of it.
+            heard_until: When the audio ends that has come from others, on the clock of the words'
+                times, in seconds.
         """
         self._script = script
         self._audio_secs = 0.0
-        # When the audio that has come ends, if it is played as it comes.
-        self._heard_until = 0.0
+        self.heard_until = heard_until
         # What has been spoken for certain, and how much audio that was.
         self._certain = start
         self._certain_secs = 0.0
@@ -129,24 +145,37 @@ class SpokenText:
         """Whether a text has begun whose end has not been told, or a word waits for its audio."""
         return self._begun is not None or any(not self.has_come(at) for _, at in self._times[-1:])
 
+    def has_begun(self, text: str) -> bool:
+        """Whether any audio of a text that is about to be told is known to have come."""
+        return self._begun is not None or self._script.after(self._told, text) <= self._certain
+
     @property
     def is_all(self) -> bool:
         """Whether all complete sentences have been spoken, as far as that is certain."""
         return self._certain >= self._script.last_end
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether nothing at all has been spoken."""
+        return not self._audio_secs
+
+    @property
     def spoken(self) -> int:
         """The position up to which audio has come, by estimate within a text without times."""
         if self._times:
-            return max(self._certain, *(word for word, at in self._times if self.has_come(at)), 0)
-        secs = self._audio_secs - self._certain_secs
+            # A word is spoken when the next one begins: half a word is said again as a whole.
+            begun = sum(self.has_come(at) for _, at in self._times)
+            return self._times[begun - 2][0] if begun > 1 else self._certain
         text = self._begun
         if text is None:
             text = self._script.between(self._certain, self._script.last_end)
-        if secs <= 0 or not text:
-            return self._certain
-        within = words_within(text, secs * _CHARACTERS_PER_SEC / len(text))
-        return min(self._certain + len(within.split()), len(self._script))
+        words = len(words_within(text, self._share_of(text)).split())
+        return min(self._certain + words, len(self._script))
+
+    def _share_of(self, text: str) -> float:
+        """How much of a text the audio since the last certain position is taken for."""
+        secs = self._audio_secs - self._certain_secs
+        return secs * _CHARACTERS_PER_SEC / len(text) if text else 0.0
 
     def audio(self, secs: float, now: float, begins: str | None = None) -> None:
         """So much audio has come.
@@ -160,11 +189,11 @@ class SpokenText:
             self._begun = begins
             self._certain_secs = self._audio_secs
         self._audio_secs += secs
-        self._heard_until = max(self._heard_until, now) + secs
+        self.heard_until = max(self.heard_until, now) + secs
 
     def has_come(self, at: float) -> bool:
         """Whether the audio that is heard at a time has come."""
-        return at < self._heard_until
+        return at <= self.heard_until + _ROUNDING_SECS
 
     def tell(self, text: str) -> bool:
         """The service tells a text; returns whether it is spoken to its end."""
@@ -183,13 +212,16 @@ class SpokenText:
     def complete(self) -> None:
         """All audio of what was begun or told has come."""
         begun, self._begun = self._begun, None
-        self._times.clear()
+        times, self._times = self._times, []
         if begun is not None:
             self._settle(self._script.after(self._told, begun))
-        elif self._told > self._certain:
+        elif times:
             self._settle(self._told)
         elif self._audio_secs > self._certain_secs:
-            self._settle(self._script.last_end)  # it tells nothing
+            # Several sentences may have been told, and only the first of them spoken.
+            told = self._told if self._told > self._certain else self._script.last_end
+            whole = self._share_of(self._script.between(self._certain, told)) >= _MOST
+            self._settle(told if whole else self._script.sentence_end(self.spoken))
 
     def _settle(self, position: int) -> None:
         self._certain = max(self._certain, self._script.rounded(position))

@@ -84,6 +84,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         check_number("FallbackSTTService(keep_secs)", keep_secs, at_least=_BEFORE_SPEECH_SECS)
         self._kept = KeptAudio(keep_secs)
         self._fed: Member[STTService] = self._members[0]
+        self._probe_fed: Member[STTService] | None = None
         self._is_speaking = False
         # Cleared from the end of speech to its transcript.
         self._settled = asyncio.Event()
@@ -161,6 +162,8 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         for member in self._listening():
             await member.give(frame)
         if self._asked is None:
+            if self._probed is None:
+                self._probe_fed = None
             self._apply(self._failover.begin(self._now()))
         else:
             self._failover.settle()  # the speaker goes on
@@ -181,8 +184,11 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         self._expect_transcript()
 
     def _listening(self) -> list[Member[STTService]]:
+        """Who gets what is said now: one that is to be probed gets it with all the rest."""
         probed = self._probed
-        return [self._fed] if probed is None or probed is self._fed else [self._fed, probed]
+        if probed is None or probed is not self._probe_fed:
+            return [self._fed]
+        return [self._fed, probed]
 
     def _expect_transcript(self) -> None:
         self._expect(certain=_tells_nothing(self._fed))
@@ -226,6 +232,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             await member.mark_end()
 
     async def _begin_probe(self, member: Member[STTService]) -> None:
+        self._probe_fed = member
         await self._open(member)
         await self._give_kept(member)
 
@@ -260,8 +267,8 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             frame.text = without_overlap(self._heard_before, text)
         self._may_repeat = False
         self._heard_before = ""
-        # It is of the first stretch of speech, or of the one in progress so far.
-        if not self._kept.forget_stretch() and self._is_speaking:
+        # It is of the first stretch of speech; without one, of what was said until about now.
+        if not self._kept.forget_stretch() and (self._is_speaking or not self._vad_seen):
             self._kept.forget(but_secs=_OVERLAP_SECS)
             self._heard_before = text
         if frame.text:
@@ -282,20 +289,17 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             self._end_utterance()  # nothing was understood
 
     def _end_utterance(self) -> None:
-        self._forget_utterance()
+        self._settled.set()
+        self._kept.forget_speech()
         self._finish()
 
-    def _forget_utterance(self) -> None:
-        self._settled.set()
-        self._heard_before = ""
-        self._kept.forget(but_secs=_BEFORE_SPEECH_SECS if not self._is_speaking else 0.0)
-
-    async def _came_through(self, frame: Frame, direction: FrameDirection) -> None:
-        if self._through.pop(frame.id, None) is not None:
+    async def _came_through(self, member: Member[STTService], frame: Frame) -> None:
+        if member is self._fed and self._through.pop(frame.id, None) is not None:
             await self.push_frame(frame)
 
     async def _gave_up(self) -> None:
-        self._forget_utterance()
+        self._settled.set()
+        self._kept.forget_speech()
         through, self._through = self._through, {}
         for frame in through.values():
             await self.push_frame(frame)

@@ -28,6 +28,7 @@ from antiphon.frames.frames import (
     TTSUpdateSettingsFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection
+from antiphon.processors.heard_text import text_begun
 from antiphon.services.fallback.chain import DOWNSTREAM, FallbackChain
 from antiphon.services.fallback.failover import Attempt
 from antiphon.services.fallback.member import Member
@@ -81,6 +82,10 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         self._speech: Speech | None = None
         # Frames that keep their place among the audio, and are on their way through a member.
         self._through: dict[int, Frame] = {}
+        # Those that an interruption has left in a member; its own lane passes them on.
+        self._survivors: dict[int, Frame] = {}
+        # Members that say with which audio a text begins.
+        self._marking: set[int] = set()
         self._ended: asyncio.Future[Member[TTSService] | None] | None = None
         self._bot_speaking = False
         # Whether the rest of an answer that nobody could speak is left out.
@@ -211,8 +216,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         """Gives a member that is probed what is to be spoken, once there is a sentence."""
         speech, member = self._speech, self._probed
         if self._probe_waits and member is not None and speech is not None:
-            text = speech.script.between(0, speech.script.last_end)
-            if text:
+            if text := speech.script.first_sentence:
                 self._probe_waits = False
                 await member.give(TTSSpeakFrame(text))
                 self._expect_audio()
@@ -235,19 +239,34 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         elif speech is None or direction is not DOWNSTREAM:
             await self.push_frame(frame, direction)
         elif isinstance(frame, TTSAudioRawFrame):
+            if text_begun(frame) is not None:
+                self._marking.add(member.index)
             self._apply(self._failover.content(self._now()))
             await self._push_all(speech.take_audio(frame, self.get_clock().get_time() / 1e9))
             if speech is self._speech and speech.spoken.is_in_text:
                 self._expect_more()
         elif isinstance(frame, TTSTextFrame):
-            frames, is_spoken = speech.take_text(frame)
-            await self._push_all(frames)
-            if is_spoken:
-                self._note_rest(speech)
+            await self._take_text(member, speech, frame)
         else:
             await self._push_all(speech.take_other(frame))
             if isinstance(frame, TTSStoppedFrame):
                 self._note_rest(speech)
+
+    async def _take_text(
+        self, member: Member[TTSService], speech: Speech, frame: TTSTextFrame
+    ) -> None:
+        tells_all = member.index in self._marking and not frame.pts
+        if (
+            tells_all
+            and not speech.spoken.has_begun(frame.text)
+            and any(character.isalnum() for character in frame.text)
+        ):
+            self._member_failed(member, "no audio for a text")
+            return
+        frames, is_spoken = speech.take_text(frame)
+        await self._push_all(frames)
+        if is_spoken:
+            self._note_rest(speech)
 
     async def _take_end(self, speech: Speech | None, frame: LLMFullResponseEndFrame) -> None:
         """Passes on the end of an answer that a member has made itself, instead of what it got."""
@@ -255,14 +274,21 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         if (got := next(ends, None)) is None:
             return
         del self._through[got.id]
-        await self._push_all([*(speech.complete() if speech is not None else []), frame])
-        if speech is not None:
-            self._note_rest(speech)
+        if speech is None:
+            await self.push_frame(frame)
+            return
+        await self._push_all([*speech.complete(), *speech.take_other(frame)])
+        self._note_rest(speech)
 
-    async def _came_through(self, frame: Frame, direction: FrameDirection) -> None:
+    async def _came_through(self, member: Member[TTSService], frame: Frame) -> None:
         if isinstance(frame, (EndFrame, StopFrame)):
             return  # not yet: the other members have to end too
-        if self._through.pop(frame.id, None) is not None:
+        waits = self._through
+        if frame.id in self._survivors:
+            waits = self._survivors
+        elif self._speech is not None and not (member.is_open and member is self._asked):
+            return  # the member that goes on passes it on
+        if waits.pop(frame.id, None) is not None:
             await self.push_frame(frame)
 
     async def _reached_end(self, member: Member[TTSService]) -> None:
@@ -315,8 +341,12 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         crossing = await member.cross(frame)
 
         def crossed(crossing: asyncio.Future[bool]) -> None:
-            ended = self._ended
-            if ended is not None and not ended.done() and crossing.result():
+            ended, speech = self._ended, self._speech
+            if ended is None or ended.done() or not crossing.result():
+                return
+            if speech is not None and not speech.spoken.is_all and speech.spoken.is_nothing:
+                self._member_failed(member, "no audio for the last words")
+            else:
                 ended.set_result(member)
 
         crossing.add_done_callback(crossed)
@@ -354,7 +384,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
                 continue
             # What was given to a member survives there.
             if speech is None or speech.is_fed:
-                self._through[frame.id] = frame
+                self._survivors[frame.id] = frame
             elif isinstance(frame, (EndFrame, StopFrame)):
                 await self._end_with(self._active, frame)
             else:
