@@ -350,7 +350,7 @@ async def test_the_preferred_one_is_probed_and_returned_to() -> None:
                 await caller.wait(9.0)
 
         line = await talk(chain_of(first, second, probe_after_secs=5.0), talking)
-        # Probed with the second word, in vain, and with the fourth.
+        # Probed with the second word, in vain, and again when it was left alone for longer.
         assert heard(line) == ["1", "2", "3", "4", "5"]
         assert [(a, b) for a, b, _ in line.switches] == [("a", "b"), ("b", "a")]
         assert [name for name, *_ in line.events].count("failed") == 2

@@ -124,34 +124,29 @@ def test_a_text_that_begins_with_its_audio() -> None:
     # 15 characters a second: "One two three" is 13.
     spoken = SpokenText(script("One two three four.", " Five."))
     spoken.audio(0.5, 0.0, "One two three four.")
-    assert spoken.is_in_text
-    assert spoken.spoken == 2
+    assert (spoken.is_in_text, spoken.spoken, spoken.is_all) == (True, 2, False)
     spoken.audio(0.4, 0.0)
     assert spoken.spoken == 3
     assert spoken.tell("One two three four.")
-    assert not spoken.is_in_text
-    assert spoken.spoken == 4
-    assert not spoken.is_all
+    assert (spoken.is_in_text, spoken.spoken, spoken.is_all) == (False, 4, False)
     spoken.audio(9.0, 0.0, " Five.")
     assert spoken.spoken == 5
     spoken.complete()
-    assert spoken.is_all
-    assert spoken.tell(" Five.") is False
+    assert (spoken.is_in_text, spoken.spoken, spoken.is_all) == (False, 5, True)
+    assert not spoken.tell(" Five.")
 
 
 def test_words_with_times() -> None:
     spoken = SpokenText(script("One two three."))
     for at, word in ((10.0, "One"), (10.5, "two"), (11.0, "three.")):
         spoken.tell_word(word, at)
-    assert spoken.is_in_text
-    assert spoken.spoken == 0
+    assert (spoken.is_in_text, spoken.spoken) == (True, 0)
     spoken.audio(0.6, 10.0)
-    assert spoken.spoken == 1
-    assert spoken.has_come(10.5)
-    assert not spoken.has_come(11.0)
+    assert (spoken.is_in_text, spoken.spoken) == (True, 1)
+    assert (spoken.has_come(10.5), spoken.has_come(11.0)) == (True, False)
     spoken.audio(0.6, 10.1)
-    assert spoken.spoken == 2  # the last word may not be complete
-    assert not spoken.is_in_text
+    # The last word may not be complete.
+    assert (spoken.is_in_text, spoken.spoken) == (False, 2)
     spoken.complete()
     assert spoken.spoken == 3
 
@@ -165,11 +160,10 @@ def test_texts_that_are_told_ahead() -> None:
     assert 3 <= spoken.spoken <= 5
     spoken.complete()
     # So much audio is one of them.
-    assert spoken.spoken == 5
-    assert not spoken.is_all
+    assert (spoken.spoken, spoken.is_all) == (5, False)
     spoken.audio(1.2, 0.0)
     spoken.complete()
-    assert spoken.is_all
+    assert (spoken.spoken, spoken.is_all) == (11, True)
 
 
 def test_who_tells_nothing_has_spoken_what_it_was_given() -> None:

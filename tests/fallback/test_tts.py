@@ -401,7 +401,7 @@ async def test_the_preferred_one_is_probed_and_returned_to() -> None:
         *answer("Two."),
         10.0,
         *answer("Three."),  # the probe fails
-        10.0,
+        15.0,
         *answer("Four. Not asked."),  # the probe passes
         1.0,
         *answer("Five."),

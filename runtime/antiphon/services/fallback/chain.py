@@ -406,15 +406,15 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
         passed = []
         for data in frame.data:
             if isinstance(data, TTFBMetricsData):
-                if member.is_open and member is self._asked:
-                    self._note_life()
-                wanted = not (self.report_only_initial_ttfb and self._ttfb_reported)
-                if not self.metrics_enabled or not wanted:
+                if not member.is_open or not self._is_heard(member):
+                    continue  # it ends with what was broken off
+                self._note_life()
+                if self._ttfb_reported and self.report_only_initial_ttfb:
                     continue
                 self._ttfb_reported = True
-            elif isinstance(data, ProcessingMetricsData) and not self.metrics_enabled:
-                continue
-            passed.append(data)
+            timing = isinstance(data, (TTFBMetricsData, ProcessingMetricsData))
+            if self.metrics_enabled or not timing:
+                passed.append(data)
         if passed:
             frame.data = passed
             await self.push_frame(frame)
@@ -532,8 +532,8 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             case NothingToSay():
                 await self._gave_up()
 
-    async def _open(self, member: Member[Service]) -> None:
-        await member.open()
+    async def _open(self, member: Member[Service], *, urgent: bool = False) -> None:
+        await member.open(urgent=urgent)
         if member.missed_settings and self._changed is not None:
             await self._give_settings(member, self._changed)
         member.missed_settings = False

@@ -52,7 +52,6 @@ class _Answer:
     """A request, and what has gone on of its answer.
 
     Attributes:
-        frame: What asks.
         context: The conversation.
         said: The text that has gone on.
         continuation: Takes the repetitions out of what a second member says.
@@ -61,7 +60,6 @@ class _Answer:
         over: Set when nothing more comes.
     """
 
-    frame: Frame
     context: OpenAILLMContext
     said: list[str] = field(default_factory=list)
     continuation: Continuation | None = None
@@ -193,13 +191,13 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
             return
         context = self._conversation_of(frame)
         if context is not None:
-            await self._have_answered(frame, context)
+            await self._have_answered(context)
             return
         await self._tell(frame, direction)
         await self.push_frame(frame, direction)
 
-    async def _have_answered(self, frame: Frame, context: OpenAILLMContext) -> None:
-        answer = self._answer_under_way = _Answer(frame, context)
+    async def _have_answered(self, context: OpenAILLMContext) -> None:
+        answer = self._answer_under_way = _Answer(context)
         try:
             await self.push_frame(LLMFullResponseStartFrame())
             self._apply(self._failover.begin(self._now()))
@@ -219,13 +217,13 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         if answer is None:
             return
         answer.is_begun = answer.is_complete = False
-        frame = answer.frame
+        context = answer.context
         if attempt.resumes:
             said = "".join(answer.said)
             answer.continuation = Continuation(said)
-            frame = OpenAILLMContextFrame(self._broken_off(answer.context, said))
+            context = self._broken_off(context, said)
         await self._open(member)
-        await member.give(frame)
+        await member.give(OpenAILLMContextFrame(context))
         await member.mark_end()
         self._expect()
 
@@ -248,7 +246,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
     async def _begin_probe(self, member: Member[LLMService]) -> None:
         if self._answer_under_way is not None:
             await self._open(member)
-            await member.give(self._answer_under_way.frame)
+            await member.give(OpenAILLMContextFrame(self._answer_under_way.context))
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TextFrame) and bool(frame.text)

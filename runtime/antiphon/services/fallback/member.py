@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 from antiphon.frames.frames import Frame, StartInterruptionFrame
 from antiphon.pipeline.pipeline import PipelineSink, PipelineSource
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
-from antiphon.processors.passing import SyncFrame
+from antiphon.processors.passing import SyncFrame, UrgentSyncFrame
 from antiphon.services.ai_service import AIService
 
 Service = TypeVar("Service", bound=AIService)
@@ -119,9 +119,13 @@ class Member(Generic[Service]):
         """Whether a frame that comes out went in, rather than being the service's own."""
         return frame.id in self._given
 
-    async def open(self) -> None:
-        """Begins anew: what comes out before this point is of no interest any more."""
-        marker = SyncFrame()
+    async def open(self, *, urgent: bool = False) -> None:
+        """Begins anew: what comes out before this point is of no interest any more.
+
+        Args:
+            urgent: Whether system frames are what it works on.
+        """
+        marker = UrgentSyncFrame() if urgent else SyncFrame()
         self._begin, self._end = marker.id, 0
         self.is_open = False
         await self.give(marker)
@@ -133,11 +137,7 @@ class Member(Generic[Service]):
         await self.give(marker)
 
     async def mark_again(self) -> None:
-        """Repeats the marks that have not come out: an interruption may have dropped them."""
-        if self._begin and not self.is_open:
-            marker = SyncFrame()
-            self._begin = marker.id
-            await self.give(marker)
+        """Repeats the mark of an end: an interruption may have dropped it."""
         if self._end:
             await self.mark_end()
 

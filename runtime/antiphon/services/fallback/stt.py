@@ -201,7 +201,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         for member in self._members:
             await member.give(frame, direction)
         for member in self._listening():
-            # The marks that were under way may have been dropped.
+            # The mark of an end may have been dropped.
             await member.mark_again()
         await self.push_frame(frame, direction)
 
@@ -218,7 +218,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             self._fed.close()
             self._fed = member
         self._may_repeat = bool(self._heard_before)
-        await self._open(member)
+        await self._open(member, urgent=True)
         await self._give_kept(member)
         for frame in self._through.values():
             await member.give(frame)
@@ -233,7 +233,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
 
     async def _begin_probe(self, member: Member[STTService]) -> None:
         self._probe_fed = member
-        await self._open(member)
+        await self._open(member, urgent=True)
         await self._give_kept(member)
 
     def _shows_health(self, frame: Frame) -> bool:
