@@ -72,7 +72,8 @@ class FrameReceiver:
         progress.note(delivery.urgent, delivery.cause, frame)
         processor = self._processor
         observer = self._observer
-        if observer is not None and observer.watching:
+        # A processor that was set up without an observer is part of one that is watched.
+        if observer is not None and observer.watching and processor._observer is not None:
             self._let_see(frame, delivery.sent_ns)
         if self._waiting is not None:
             self._waiting.append((frame, delivery))

@@ -176,6 +176,8 @@ class LLMService(AIService):
         # Calls that wait for the one before them, in sequential mode. Bounded likewise.
         self._waiting: list[FunctionCallRunnerItem] = []
         self._sequencer: asyncio.Task[Any] | None = None
+        # What runs the functions instead, for a service that is part of a fallback chain.
+        self._calls_go_to: Callable[[Sequence[FunctionCallFromLLM]], Awaitable[None]] | None = None
         # The conversation that was last asked about, for the trace.
         self._asked_about: OpenAILLMContext | None = None
         self._register_event_handler("on_function_calls_started")
@@ -274,11 +276,20 @@ class LLMService(AIService):
 
     def has_function(self, function_name: str) -> bool:
         """Whether a call of that name would be run."""
+        if self._calls_go_to is not None:
+            return True  # not known here
         return function_name in self._functions or None in self._functions
 
     def needs_mcp_alternate_schema(self) -> bool:
         """Whether schemas of MCP tools have to be simplified for this model."""
         return False
+
+    @relayed
+    def _give_calls_to(
+        self, run_calls: Callable[[Sequence[FunctionCallFromLLM]], Awaitable[None]]
+    ) -> None:
+        """Lets somebody else announce and run the functions that the model calls."""
+        self._calls_go_to = run_calls
 
     @relayed
     def _register(
@@ -429,6 +440,9 @@ class LLMService(AIService):
         A function nobody registered is a warning and a FunctionCallCancelFrame.
         """
         if not function_calls:
+            return
+        if self._calls_go_to is not None:
+            await self._calls_go_to(function_calls)
             return
         await self._call_event_handler("on_function_calls_started", function_calls)
         await self._push_both(lambda: FunctionCallsStartedFrame(function_calls=function_calls))
