@@ -1,0 +1,44 @@
+"""Whether a conversation waits for an answer of the model."""
+
+from __future__ import annotations
+
+
+class PendingAnswers:
+    """Counts the answers that the model still owes a conversation.
+
+    Questions can get lost on their way to the model (a filter, a gate), so what counts is what has
+    been asked since the user's last message.
+    """
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self._owed = 0
+        self._failed = False
+
+    def __bool__(self) -> bool:
+        return self._owed > 0 or self._failed
+
+    def user_has_spoken(self) -> None:
+        """The user has said something new; the question that follows is the one that counts."""
+        self._owed, self._failed = 0, False
+
+    def asked(self) -> None:
+        """The model is asked."""
+        self._owed += 1
+
+    def seen(self) -> None:
+        """A question passes by on its way to the model; it may have been counted."""
+        self._owed = max(self._owed, 1)
+
+    def answered(self, *, empty: bool) -> None:
+        """An answer is complete.
+
+        Args:
+            empty: Nothing has come of it: it failed, and the question stays.
+        """
+        self._owed = max(0, self._owed - 1)
+        self._failed = empty
+
+    def cancelled(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._owed, self._failed = 0, False
