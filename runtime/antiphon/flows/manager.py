@@ -440,7 +440,7 @@ class FlowManager(SavedState):
         except FlowError as error:
             restoring.problem(f"flow: {error}")
             # In its old node, if it is there, the model may take the step once more.
-            self._user.context.pending_answers.seen()
+            self._user.context.pending_answers.reopen()
         self._initialized = self._node is not None or self._pending is not None
         if self._pending is not None:
             restoring.asked.append(self._user.context)

@@ -69,8 +69,9 @@ class Conversation:
         if saved.awaits_answer and saved.open_response_from is not None:
             content["messages"] = _without_answer(saved.messages, saved.open_response_from)
         self.context.restore(content)
+        self.context.pending_answers.cancelled()  # what was asked here before is not under way
         if saved.awaits_answer:
-            self.context.pending_answers.seen()
+            self.context.pending_answers.reopen()
 
     async def resolve(
         self, calls: Sequence[CallInProgress], services: Sequence[LLMService]
@@ -103,7 +104,7 @@ class Conversation:
                     call.function_name, call.tool_call_id, call.arguments, dict(UNKNOWN_OUTCOME)
                 )
             )
-            self.context.pending_answers.seen()
+            self.context.pending_answers.reopen()
         return repeated
 
     async def ask(self) -> None:

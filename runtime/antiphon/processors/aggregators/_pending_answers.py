@@ -13,14 +13,20 @@ class PendingAnswers:
     def __init__(self) -> None:
         """Begins with none."""
         self._owed = 0
-        self._failed = False
+        # An answer failed, or was lost with the process it was made in.
+        self._is_open = False
 
     def __bool__(self) -> bool:
-        return self._owed > 0 or self._failed
+        return self._owed > 0 or self._is_open
+
+    @property
+    def is_to_be_asked(self) -> bool:
+        """Whether there is a question to which no answer is under way."""
+        return self._is_open and not self._owed
 
     def user_has_spoken(self) -> None:
         """The user has said something new; the question that follows is the one that counts."""
-        self._owed, self._failed = 0, False
+        self._owed, self._is_open = 0, False
 
     def asked(self) -> None:
         """The model is asked."""
@@ -37,8 +43,12 @@ class PendingAnswers:
             empty: Nothing has come of it: it failed, and the question stays.
         """
         self._owed = max(0, self._owed - 1)
-        self._failed = empty
+        self._is_open = empty
+
+    def reopen(self) -> None:
+        """An answer was lost."""
+        self._is_open = True
 
     def cancelled(self) -> None:
         """Nobody waits for an answer any more."""
-        self._owed, self._failed = 0, False
+        self._owed, self._is_open = 0, False
