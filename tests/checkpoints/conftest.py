@@ -44,6 +44,7 @@ from antiphon.transports.caller_line import CallerLine
 DEADLINE_SECS = 600.0
 """Virtual time within which a conversation is over."""
 
+MORE_LIVES = 3
 STORE_SECS = 0.02
 SYLLABLE_SECS = 0.1
 PATIENCE_SECS = 1.0
@@ -98,6 +99,7 @@ class World:
         self.store_secs = STORE_SECS
         self.store_is_down = False
         self.result: Any = None
+        self.bot: Bot | None = None
         self.problems: list[str] = []
         self._expected_from = 0
         self._last_sound_secs = 0.0
@@ -114,10 +116,14 @@ class World:
             self._news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until something holds that depends on what happens in the world."""
         assert self._news is not None
         while not condition():
-            self._news.clear()
-            await self._news.wait()
+            news = self._news
+            await news.wait()
+            # Others wait, too: each has its turn before the event is renewed.
+            await asyncio.sleep(0)
+            news.clear()
 
     async def save(self, life: Life, data: bytes) -> None:
         await asyncio.sleep(self.store_secs)
@@ -126,6 +132,7 @@ class World:
         if life.is_alive:
             self.saves += 1
             self.checkpoint = data
+            self.notify()
 
     async def talk(self) -> None:
         """The caller: answers when the bot has said what is expected, and hangs up at the end.
@@ -158,7 +165,7 @@ class World:
         """Waits until something was said, and then for the bot to be silent."""
         await self.until(lambda: answer in " ".join(self.heard[self._expected_from :]))
         loop = asyncio.get_running_loop()
-        while (left := self._last_sound_secs + PATIENCE_SECS - loop.time()) > 0:
+        while (left := self._last_sound_secs + PATIENCE_SECS - loop.time()) > 0:  # noqa: ASYNC110 - as people wait
             await asyncio.sleep(left)
 
 
@@ -278,7 +285,9 @@ class Bot:
         context: Its conversation.
         llm: Its model.
         pair: Its aggregators.
+        keeper: Keeps it.
         resume: What it goes on from.
+        more: What a test adds.
     """
 
     world: World
@@ -287,8 +296,34 @@ class Bot:
     context: OpenAILLMContext
     llm: ReplyingLLM
     pair: Any
+    keeper: Checkpointer
     resume: SessionCheckpoint | None
     more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first process."""
+        return self.world.processes == 1
+
+    def kill(self) -> None:
+        """Kills the process before the next turn of its loop."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, MortalLoop)
+        loop.last_turn = 0
+
+    async def saved(self, condition: Callable[[SessionCheckpoint], object]) -> SessionCheckpoint:
+        """The first checkpoint in the store of which a condition holds."""
+        found: list[SessionCheckpoint] = []
+
+        def is_there() -> bool:
+            if self.world.checkpoint is not None:
+                latest = SessionCheckpoint.decode(self.world.checkpoint)
+                if condition(latest):
+                    found.append(latest)
+            return bool(found)
+
+        await self.world.until(is_there)
+        return found[0]
 
 
 Program = Callable[[Bot], Awaitable[None]]
@@ -328,12 +363,13 @@ class Session:
         """Runs to the end.
 
         Args:
-            *cuts: After how many turns of its loop each process is killed; the last one is not.
+            *cuts: After how many turns of its loop each process is killed; those after them only if
+                the bot wants to be.
 
         Returns:
             How many turns the last process has made.
         """
-        for cut in (*cuts, None):
+        for cut in (*cuts, *[None] * MORE_LIVES):
             loop = MortalLoop(cut)
             life = Life()
             loop.set_exception_handler(lambda _, context: None)  # the dead have no complaints
@@ -342,7 +378,7 @@ class Session:
                     return runner.run(self._live(life, loop))
                 except KilledError:
                     life.is_alive = False
-        raise AssertionError("the last process was killed")
+        raise AssertionError("no process was left alive")
 
     async def _live(self, life: Life, loop: MortalLoop) -> int:
         async with asyncio.timeout(DEADLINE_SECS):
@@ -354,7 +390,6 @@ class Session:
         world = self.world
         world.begin()
         resume = SessionCheckpoint.decode(world.checkpoint) if world.checkpoint else None
-        bot = self._build(life, resume)
         keeper = Checkpointer(
             "session",
             "1",
@@ -362,6 +397,7 @@ class Session:
             resume=resume,
             is_own=self._is_own,
         )
+        bot = self._build(life, keeper, resume)
         async with keeper:
             with use_keeper(keeper):
                 await self._program(bot)
@@ -373,6 +409,7 @@ class Session:
             return
         if not caller.cancelled() and (error := caller.exception()) is not None:
             raise error
+        world.bot = bot
         world.problems += resume.problems if resume is not None else []
         world.result = roles_and_words(bot.context)
 
@@ -380,7 +417,7 @@ class Session:
         await self.world.talk()
         await bot.task.stop_when_done()
 
-    def _build(self, life: Life, resume: SessionCheckpoint | None) -> Bot:
+    def _build(self, life: Life, keeper: Checkpointer, resume: SessionCheckpoint | None) -> Bot:
         llm = ReplyingLLM(self._reply)
         context = OpenAILLMContext([{"role": "system", "content": "Be kind."}])
         pair = llm.create_context_aggregator(context)
@@ -388,7 +425,7 @@ class Session:
         ears: list[FrameProcessor] = [LineInput(self.world, life), pair.user()]
         mouth: list[FrameProcessor] = [llm, tts, LineOutput(self.world, life), pair.assistant()]
         task = PipelineTask(Pipeline([*ears, *mouth]))
-        return Bot(self.world, life, task, context, llm, pair, resume)
+        return Bot(self.world, life, task, context, llm, pair, keeper, resume)
 
 
 @pytest.fixture

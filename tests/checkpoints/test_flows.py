@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 from tests.checkpoints.conftest import Bot, Program, Reply, Session, World
 
+from antiphon.adapters.schemas.function_schema import FunctionSchema
 from antiphon.flows import (
     ContextStrategy,
     ContextStrategyConfig,
@@ -17,7 +21,15 @@ from antiphon.flows import (
     NodeConfig,
     flows_direct_function,
 )
+from antiphon.flows._nodes import read_node
+from antiphon.flows._saved import UnsavedNodeError, restore_config, save_node
+from antiphon.flows.actions import ActionManager
+from antiphon.frames import codec
+from antiphon.pipeline.pipeline import Pipeline
+from antiphon.pipeline.task import PipelineTask
+from antiphon.runner.checkpoint import SessionCheckpoint
 from antiphon.testing import FakeToolCall
+from antiphon.utils.function_names import function_named
 
 SCRIPT = [
     ("", "How many are you?"),
@@ -167,9 +179,9 @@ def without_interrupted_calls(messages: list[Any]) -> list[Any]:
         if role == "tool" and "interrupted" in content:
             kept.pop()
             continue
-        if isinstance(content, list):  # ids count the calls
-            content = [call["function"] for call in content]
-        kept.append((role, content))
+        # Ids count the calls.
+        calls = [call["function"] for call in content] if isinstance(content, list) else None
+        kept.append((role, calls or content))
     return kept
 
 
@@ -190,3 +202,193 @@ def test_killed_at_each_moment(program: Program) -> None:
             "time 8",
             "closed [('size', 4), ('time', '8')]",
         ], cut
+
+
+def die_in(node: str, program: Program) -> Program:
+    """The first process dies when its flow is in a node."""
+
+    async def dying(bot: Bot) -> None:
+        await program(bot)
+        if bot.is_first:
+
+            async def die() -> None:
+                def is_there(saved: SessionCheckpoint) -> bool:
+                    here = saved.states["flow.1"]["node"]
+                    answered = not saved.contexts[0].awaits_answer
+                    return here is not None and here["name"] == node and answered
+
+                await bot.saved(is_there)
+                bot.kill()
+
+            bot.more["end"] = asyncio.create_task(die())
+
+    return dying
+
+
+def talk(program: Program, is_own: Callable[[ModuleType], bool] = lambda _: True) -> World:
+    world = World(SCRIPT)
+    Session(world, reply, program, is_own).run()
+    assert world.processes == 2
+    return world
+
+
+def with_closure(bot: Bot) -> NodeConfig:
+    async def nameless(args: FlowArgs, flow_manager: FlowManager) -> tuple[Any, NodeConfig]:
+        return await record_size(args, flow_manager)
+
+    node = size_node()
+    node["functions"] = [
+        FlowsFunctionSchema("record_size", "", {"size": {"type": "integer"}}, ["size"], nameless)
+    ]
+    return node
+
+
+def test_a_function_without_a_name_loses_the_node_but_not_the_conversation() -> None:
+    """The flow begins again, with all that was said."""
+
+    async def program(bot: Bot) -> None:
+        flow = FlowManager(task=bot.task, llm=bot.llm, context_aggregator=bot.pair)
+        flow.state["begun"] = bot.world.processes if bot.is_first else None
+
+        @bot.task.event_handler("on_pipeline_started")
+        async def started(task: object, frame: object) -> None:
+            await flow.initialize(with_closure(bot))
+            bot.more["state"] = flow.state
+
+    world = talk(die_in("size", program))
+    (problem,) = world.problems
+    assert problem.startswith("flow: node 'size' is lost: functions: function 'record_size'")
+    assert "define it in a module or a class" in problem
+    contents = [content for _, content in world.result]
+    assert contents.count("Ask how many.") == 2
+    assert contents.count("How many are you?") == 2
+    assert world.bot is not None
+    assert world.bot.more["state"]["begun"] == 1
+
+
+def test_functions_of_other_modules_are_not_taken_from_a_checkpoint() -> None:
+    world = talk(die_in("size", dynamic), is_own=lambda module: False)
+    (problem,) = world.problems
+    assert f"{__name__} is no module of the bot" in problem
+
+
+def test_a_node_that_is_no_longer_there() -> None:
+    async def program(bot: Bot) -> None:
+        name = "size" if bot.is_first else "renamed"
+        node = size_node()
+        node["functions"] = []
+        flow = FlowManager(
+            task=bot.task,
+            llm=bot.llm,
+            context_aggregator=bot.pair,
+            flow_config={"initial_node": name, "nodes": {name: node}},
+        )
+
+        @bot.task.event_handler("on_pipeline_started")
+        async def started(task: object, frame: object) -> None:
+            await flow.initialize()
+
+    world = World(SCRIPT[:1])
+    Session(world, reply, die_in("size", program)).run()
+    assert world.problems == ["flow: node 'size' is lost: the flow has no such node"]
+
+
+def test_a_transition_that_only_a_callback_knew() -> None:
+    async def program(bot: Bot) -> None:
+        if bot.resume is not None:
+            bot.resume.states["flow.1"]["callback"] = True
+        await dynamic(bot)
+
+    world = World([SCRIPT[0]])
+
+    def answer(messages: list[Any]) -> list[Reply]:
+        return ["How many are you?"]
+
+    Session(world, answer, die_in("size", program)).run()
+    assert world.problems == ["flow: a transition_callback was due"]
+    # In its node the model is asked once more, so that nothing waits for ever.
+    assert world.heard == ["How many are you?"] * 2
+
+
+def test_state_that_is_no_plain_data_is_named() -> None:
+    async def program(bot: Bot) -> None:
+        await dynamic(bot)
+        if bot.is_first:
+            bot.more["flow"].state.update(socket=object(), name="Anna")
+
+    world = talk(die_in("size", program))
+    assert world.problems == ["flow: state['socket'] could not be saved"]
+    assert world.bot is not None
+    assert world.bot.more["flow"].state["name"] == "Anna"
+
+
+def test_a_flow_that_begins_before_its_task_is_resumed_all_the_same() -> None:
+    async def program(bot: Bot) -> None:
+        flow = FlowManager(task=bot.task, llm=bot.llm, context_aggregator=bot.pair)
+        node = size_node()
+        node["post_actions"] = [{"type": "function", "handler": close_the_book}]
+        await flow.initialize(node)
+        bot.more["flow"] = flow
+
+    log.clear()
+    undisturbed = World(SCRIPT)
+    Session(undisturbed, reply, program).run()
+    expected = list(log)
+    log.clear()
+    world = talk(die_in("time", program))
+    assert world.problems == []
+    assert world.result == undisturbed.result
+    assert log == expected
+
+
+async def on_end(action: dict[str, Any]) -> None: ...
+
+
+def test_nodes_come_back_as_they_were_configured() -> None:
+    config: Any = {
+        "name": "everything",
+        "role_messages": task_of("x"),
+        "task_messages": task_of("y"),
+        "functions": [
+            record_time,
+            FlowsFunctionSchema(
+                "f", "d", {"a": {"$ref": "#"}}, ["a"], record_size, idempotent=True
+            ),
+            FunctionSchema("g", "d", {}, []),
+            {
+                "type": "function",
+                "function": {"name": "h", "parameters": {}},
+                "handler": record_size,
+            },
+        ],
+        "pre_actions": [{"type": "tts_say", "text": "x"}],
+        "post_actions": [{"type": "mine", "handler": on_end, "when": datetime.date(2026, 1, 1)}],
+        "context_strategy": ContextStrategyConfig(ContextStrategy.RESET_WITH_SUMMARY, "Sum it up."),
+        "respond_immediately": False,
+    }
+    task = PipelineTask(Pipeline([]))
+    node = read_node(config, ActionManager(task, cast(Any, None), cast(Any, None)))
+    plain = codec.decode_value(codec.encode_value(save_node(node)))
+    back = restore_config(plain, lambda name: function_named(name, lambda _: True))
+    tool, restored = config["functions"][2], back["functions"][2]
+    assert restored.to_plain() == tool.to_plain()
+    for each in (config, back):
+        del each["functions"][2]
+    assert back == config
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        {"functions": [{"$antiphon": "schema"}]},
+        {"functions": [{"$antiphon": "function"}]},
+        {"functions": [{"$antiphon": "function", "name": "os:system"}]},
+        {"functions": [{"$antiphon": "spell"}]},
+        {"context_strategy": {"$antiphon": "strategy", "of": "guess", "prompt": None}},
+        {"functions": [{"$antiphon": "tool", "tool": {}}]},
+    ],
+)
+def test_what_is_no_saved_node_is_refused(plain: Any) -> None:
+    with pytest.raises(UnsavedNodeError):
+        restore_config(plain, lambda name: function_named(name, lambda _: False))

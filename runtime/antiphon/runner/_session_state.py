@@ -37,6 +37,9 @@ class SessionState:
         self._repeated: list[RepeatedCall] = []
         # Saved by an earlier process, and not registered here so far.
         self._unclaimed: dict[str, Any] = {}
+        # Restored, and not told to go on.
+        self._waiting: list[tuple[str, SavedState]] = []
+        self._goes_on = False
         self._is_ending = False
 
     def capture(self, blank: SessionCheckpoint) -> SessionCheckpoint:
@@ -83,21 +86,21 @@ class SessionState:
             self._repeated += await conversation.resolve(content.calls, services)
         self._is_ending = saved.is_ending
 
-    def restore_state(self, name: str, state: SavedState) -> bool:
-        """Gives a state back what was saved of it; returns whether anything was."""
+    def restore_state(self, name: str, state: SavedState) -> None:
+        """Gives a state back what was saved of it, if anything was."""
         if name not in self._unclaimed:
-            return False
+            return
         try:
             state.restore(self._unclaimed.pop(name), self._restoring)
+            self._waiting.append((name, state))
         except Exception as error:  # noqa: BLE001 - code of the bot, or of another version of it
             logger.opt(exception=error).error("state not restored", state=name)
             self._restoring.problem(f"{name}: {type(error).__name__}")
-        return True
 
     async def go_on(self) -> None:
         """Lets the model answer what it has not answered, and goes on with what was under way."""
         for name in self._unclaimed:
-            self._restoring.problem(f"{name} was saved, and the bot has registered nothing like it")
+            self._restoring.problem(f"{name} was saved, and the bot has registered no such state")
         # Functions that are run again, and nodes that are entered, ask by themselves.
         others = [*self._restoring.asked, *(call.context for call in self._repeated)]
         for conversation in self.conversations:
@@ -106,18 +109,20 @@ class SessionState:
                 await conversation.ask()
         for call in self._repeated:
             await call.run()
-        for name, state in self._task.saved_states.items():
-            await self.go_on_with(name, state)
+        self._goes_on = True
+        await self.go_on_with_states()
         if self._is_ending and not self._restoring.ends:
             await self._task.queue_frame(EndFrame())
 
-    async def go_on_with(self, name: str, state: SavedState) -> None:
-        """Goes on with what one state had under way."""
-        try:
-            await state.go_on()
-        except Exception as error:  # noqa: BLE001 - code of the bot
-            logger.opt(exception=error).error("a restored state does not go on", state=name)
-            self._restoring.problem(f"{name}: {type(error).__name__}")
+    async def go_on_with_states(self) -> None:
+        """Goes on with what restored states had under way, once the conversation does."""
+        while self._waiting and self._goes_on:
+            name, state = self._waiting.pop(0)
+            try:
+                await state.go_on()
+            except Exception as error:  # noqa: BLE001 - code of the bot
+                logger.opt(exception=error).error("a restored state does not go on", state=name)
+                self._restoring.problem(f"{name}: {type(error).__name__}")
 
     def _turns(self) -> SavedTurns | None:
         turns = self._task.turn_tracking_observer

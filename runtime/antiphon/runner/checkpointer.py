@@ -169,10 +169,9 @@ class Checkpointer(Keeper):
 
     def state_added(self, task: PipelineTask, name: str, state: SavedState) -> None:
         """Restores a state that is registered while its task runs."""
-        if task is not self._task or self._state is None:
-            return
-        if self._state.restore_state(name, state):
-            going_on = asyncio.get_running_loop().create_task(self._state.go_on_with(name, state))
+        if task is self._task and self._state is not None:
+            self._state.restore_state(name, state)
+            going_on = asyncio.get_running_loop().create_task(self._state.go_on_with_states())
             self._late.add(going_on)
             going_on.add_done_callback(self._late.discard)
 
