@@ -178,7 +178,8 @@ class SupervisorActor(WatchedActor):
         hub_dir: Directory of the process's Unix socket.
         agent: The node agent, which owns this actor and the processor actors.
         network: The node's place among others; None if sessions stay on one node.
-        store: Where sessions are saved; None for what the environment says.
+        store: Where sessions are saved, or its name (`open_store`); None for what the environment
+            says.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class SupervisorActor(WatchedActor):
         hub_dir: str,
         agent: Any,
         network: Network | None = None,
-        store: CheckpointStore | None = None,
+        store: CheckpointStore | str | None = None,
     ) -> None:
         super().__init__()
         self._hub_dir = hub_dir
@@ -321,7 +322,7 @@ class SupervisorActor(WatchedActor):
         """Ends every session and closes the hub."""
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
-        if self._store is not None:
+        if isinstance(self._store, CheckpointStore):
             await self._store.aclose()
 
     async def _run_to_its_end(
@@ -350,7 +351,12 @@ class SupervisorActor(WatchedActor):
             def executor() -> Executor:
                 nonlocal numbered
                 numbered += 1
-                name = spec.session_id if numbered == 1 else f"{spec.session_id}.{numbered}"
+                name = spec.session_id
+                if running.kept is not None and running.kept.number:
+                    # What is left of an earlier process may still be in the actors.
+                    name += f"~{running.kept.number}"
+                if numbered > 1:
+                    name += f".{numbered}"
                 return ActorExecutor(
                     name,
                     self._endpoint,
@@ -389,8 +395,8 @@ class SupervisorActor(WatchedActor):
         if not spec.checkpoints and not spec.resume:
             yield None
             return
-        if self._store is None:
-            self._store = open_store()
+        if not isinstance(self._store, CheckpointStore):
+            self._store = open_store(self._store)
         async with KeptSession(
             self._store,
             spec.session_id,

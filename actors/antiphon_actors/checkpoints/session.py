@@ -44,6 +44,11 @@ class SessionCheckpoints:
         self._number = 0
         self._first: asyncio.Task[None] | None = None
 
+    @property
+    def number(self) -> int:
+        """How many processes have run the session before this one."""
+        return self._number
+
     def begin(self) -> None:
         """Notes, in the background, that the session has begun; until then it would count as lost."""
         self._first = asyncio.get_running_loop().create_task(self._note_begin())
@@ -84,7 +89,8 @@ class SessionCheckpoints:
                 if self._first is not None:
                     await asyncio.wait({self._first})
                 await self._store.delete(self._key(self._number))
-                await self._store.delete(self._session_id)
+                if await self._store.get(self._session_id) == self._pointer():
+                    await self._store.delete(self._session_id)
         except (CheckpointStoreError, TimeoutError) as error:
             logger.warning("checkpoint not deleted", error=str(error) or "no answer in time")
 
@@ -125,7 +131,10 @@ class SessionCheckpoints:
         # In this order there is one at each moment.
         await self._store.put(self._key(self._number), data)
         if self._number:
-            await self._store.put(self._session_id, str(self._number).encode())
+            await self._store.put(self._session_id, self._pointer())
+
+    def _pointer(self) -> bytes:
+        return str(self._number).encode()
 
     def _key(self, number: int) -> str:
         return f"{self._session_id}/{number}"
@@ -207,6 +216,11 @@ class KeptSession:
     ) -> None:
         # A session that is cancelled is over, too; a second cancellation does not wait for this.
         await asyncio.shield(asyncio.ensure_future(self._close()))
+
+    @property
+    def number(self) -> int:
+        """How many processes have run the session before this one."""
+        return self._checkpoints.number
 
     def abandon(self) -> None:
         """Leaves the checkpoint at the end of the session: it goes on elsewhere."""

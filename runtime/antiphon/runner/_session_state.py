@@ -105,7 +105,9 @@ class SessionState:
         others = [*self._restoring.asked, *(call.context for call in self._repeated)]
         for conversation in self.conversations:
             context = conversation.context
-            if context.pending_answers.is_to_be_asked and not any(context is other for other in others):
+            if context.pending_answers.is_to_be_asked and not any(
+                context is other for other in others
+            ):
                 await conversation.ask()
         for call in self._repeated:
             await call.run()
