@@ -105,11 +105,13 @@ class FunctionCallRegistryItem:
         function_name: Name the model uses; None stands for every name not registered itself.
         handler: Its handler, whatever form it was given in.
         cancel_on_interruption: Whether an interruption by the user cancels a running call.
+        idempotent: Whether a call may be run again when it is not known how far it came.
     """
 
     function_name: str | None
     handler: FunctionCallHandler
     cancel_on_interruption: bool
+    idempotent: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ class LLMService(AIService):
         start_callback: Any = None,
         *,
         cancel_on_interruption: bool = True,
+        idempotent: bool = False,
     ) -> None:
         """Registers what to run when the model calls a function.
 
@@ -227,6 +230,9 @@ class LLMService(AIService):
             start_callback: Deprecated. Awaited with (function name, service, context) before the
                 handler.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+            idempotent: Whether a call may be run again: one that was in progress when its process
+                died is then repeated, where otherwise the model is told that its outcome is
+                unknown.
 
         Raises:
             TypeError: A handler cannot be called like that.
@@ -242,18 +248,19 @@ class LLMService(AIService):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        self._register(function_name, adapted, cancel_on_interruption)
+        self._register(function_name, adapted, cancel_on_interruption, idempotent)
         if started is not None:
             self._register_start_callback(function_name, started)
 
     def register_direct_function(
-        self, handler: Any, *, cancel_on_interruption: bool = True
+        self, handler: Any, *, cancel_on_interruption: bool = True, idempotent: bool = False
     ) -> None:
         """Registers a function that describes itself by its signature and docstring.
 
         Args:
             handler: ``async handler(params: FunctionCallParams, **arguments)``.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+            idempotent: As for ``register_function``.
 
         Raises:
             TypeError: The function cannot be used directly.
@@ -263,7 +270,7 @@ class LLMService(AIService):
         async def invoke(params: FunctionCallParams) -> None:
             await wrapper.invoke(params.arguments, params)
 
-        self._register(wrapper.name, invoke, cancel_on_interruption)
+        self._register(wrapper.name, invoke, cancel_on_interruption, idempotent)
 
     def unregister_function(self, function_name: str | None) -> None:
         """Forgets a function; calls that run go on."""
@@ -280,6 +287,11 @@ class LLMService(AIService):
             return True  # not known here
         return function_name in self._functions or None in self._functions
 
+    def may_run_again(self, function_name: str) -> bool:
+        """Whether a call of that name, begun once, may be run again."""
+        registration = self._functions.get(function_name) or self._functions.get(None)
+        return registration is not None and registration.idempotent
+
     def needs_mcp_alternate_schema(self) -> bool:
         """Whether schemas of MCP tools have to be simplified for this model."""
         return False
@@ -293,9 +305,15 @@ class LLMService(AIService):
 
     @relayed
     def _register(
-        self, name: str | None, handler: FunctionCallHandler, cancel_on_interruption: bool
+        self,
+        name: str | None,
+        handler: FunctionCallHandler,
+        cancel_on_interruption: bool,
+        idempotent: bool = False,
     ) -> None:
-        self._functions[name] = FunctionCallRegistryItem(name, handler, cancel_on_interruption)
+        self._functions[name] = FunctionCallRegistryItem(
+            name, handler, cancel_on_interruption, idempotent
+        )
 
     @relayed
     def _register_start_callback(self, name: str | None, callback: StartCallback) -> None:
@@ -434,6 +452,7 @@ class LLMService(AIService):
         """
         raise NotImplementedError(f"{type(self).__name__} answers only in a pipeline")
 
+    @relayed
     async def run_function_calls(self, function_calls: Sequence[FunctionCallFromLLM]) -> None:
         """Starts the calls the model asked for and returns without waiting for them.
 
