@@ -482,6 +482,7 @@ class EdgeRelay:
             "call",
             [self._pid, method, list(args), kwargs],
             deadline_secs=deadline_secs,
+            lasting=is_lasting(getattr(type(self._twin), method, None)),
         )
 
     async def _request(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -326,14 +326,27 @@ class SessionNode:
                 self.give_up(uri, ChannelBroken(str(reason or "the link was closed")))
 
     async def request(
-        self, uri: str, method: str, body: list[Any], *, deadline_secs: float | None
+        self,
+        uri: str,
+        method: str,
+        body: list[Any],
+        *,
+        deadline_secs: float | None,
+        lasting: bool = False,
     ) -> Any:
         """Asks another process of the session and returns its answer.
 
         Cancelling the caller cancels what runs there.
+
+        Args:
+            uri: The process.
+            method: What it is asked for.
+            body: The content.
+            deadline_secs: How long it may take; None: as long as it likes.
+            lasting: Whether the functions and objects in the body stay reachable for the whole session.
         """
         link = await self.link(uri)
-        payload = self._encode(body, lasting=method == "call")
+        payload = self._encode(body, lasting=lasting)
         answer = await link.call(
             method, pack(self.session_id, payload), deadline_secs=deadline_secs
         )

@@ -20,7 +20,7 @@ from antiphon.frames.frames import ErrorFrame, Frame, StartFrame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.inbox import LocalInbox
 from antiphon.processors.lane import FrameCallback
-from antiphon.utils.asyncio.receipts import LooseReceipt, Receipt, current_receipt
+from antiphon.utils.asyncio.receipts import LooseReceipt, NamedReceipt, Receipt, current_receipt
 from antiphon_actors.session.edge import EdgeInbox
 from antiphon_actors.session.incoming import Source
 from antiphon_actors.session.kept import slot_of
@@ -60,23 +60,16 @@ class _Quiet(LooseReceipt):
             self.over.set()
 
 
-class _Again(LooseReceipt):
+class _Again(NamedReceipt):
     """Receipt of the StartFrame, given again, where it may not have reached the neighbours.
 
     Attributes:
-        origin: That of the StartFrame which the predecessor was given.
         over: Set when it is processed.
     """
 
     def __init__(self, origin: int) -> None:
-        self.origin = origin
+        super().__init__(origin)
         self.over = asyncio.Event()
-        self._ordinals = [0, 0]
-
-    def next_ordinal(self, upstream: bool) -> int:
-        """Numbers what is pushed because of it."""
-        self._ordinals[upstream] += 1
-        return self._ordinals[upstream] - 1
 
     def done(self) -> None:
         """The frame was processed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -58,6 +58,23 @@ class LooseReceipt:
         """It always is."""
 
 
+class NamedReceipt(LooseReceipt):
+    """Stands for work of its own, which goes on beside frames.
+
+    Attributes:
+        origin: Names the work. A successor that goes on with it uses the name again.
+    """
+
+    def __init__(self, origin: int) -> None:
+        self.origin = origin
+        self._ordinals = [0, 0]
+
+    def next_ordinal(self, upstream: bool) -> int:
+        """Numbers what is pushed because of it, in each direction from 0."""
+        self._ordinals[upstream] += 1
+        return self._ordinals[upstream] - 1
+
+
 class Work:
     """What the running code works on.
 
@@ -96,6 +113,16 @@ def context_of_work() -> contextvars.Context | None:
     return context
 
 
+@contextmanager
+def working_on(receipt: Receipt | None) -> Iterator[None]:
+    """What is pushed in the block comes of the frame, or the work, that has this receipt."""
+    token = in_progress.set(Work(receipt))
+    try:
+        yield
+    finally:
+        in_progress.reset(token)
+
+
 class Hold:
     """Keeps the frame in progress from counting as answered, until it is released.
 
@@ -117,14 +144,9 @@ class Hold:
         if receipt is not None:
             receipt.release()
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """What is pushed in the block comes of that frame, whatever task pushes it.
 
         So a successor that does it again knows what has been pushed already.
         """
-        token = in_progress.set(Work(self._receipt))
-        try:
-            yield
-        finally:
-            in_progress.reset(token)
+        return working_on(self._receipt)
