@@ -49,6 +49,10 @@ class SessionLostError(SessionError):
     """A session was to go on from a checkpoint, and cannot."""
 
 
+class ActorGoneError(PlacementError):
+    """The actor that was to take a session's processors has ended."""
+
+
 class NoActorError(PlacementError):
     """A node agent could not give a session an actor.
 

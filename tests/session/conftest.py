@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from antiphon.pipeline.task import PipelineTask
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.processors.relay import relayed
 from antiphon_actors import processor_host
+from antiphon_actors.errors import ActorGoneError
+from antiphon_actors.placement.places import demands
 from antiphon_actors.placement.plan import PlacedProcessor
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.processor_host import ProcessorHost
@@ -135,12 +138,16 @@ class LocalHost:
     async def attach(self, spec: AttachSpec) -> None:
         self.specs.append(spec)
         # An actor goes on with what it was asked for, whoever still waits for the answer.
-        await asyncio.shield(self._attach(spec))
+        await asyncio.shield(self._attach(pickle.loads(pickle.dumps(spec))))
 
     def _attach(self, spec: AttachSpec) -> asyncio.Task[None]:
         async def attach() -> None:
             await self.may_attach.wait()
-            await self.host.attach(spec)
+            try:
+                await self.host.attach(spec)
+            finally:
+                if self.dead:
+                    raise ActorGoneError("it has ended")
 
         return asyncio.create_task(attach())
 
@@ -184,7 +191,13 @@ class Actors:
     async def acquire(
         self, session_id: str, moved: Sequence[PlacedProcessor], avoid: Sequence[Host] = ()
     ) -> list[LocalHost]:
-        return [await self.acquire_one(placed, avoid) for placed in moved]
+        places = {placed.pid: placed for placed in moved}
+        hosts: dict[int, LocalHost] = {}
+        for demand in demands(moved):
+            host = await self.acquire_one(places[demand.pids[0]], avoid)
+            for pid in demand.pids:
+                hosts[pid] = self.by_processor[places[pid].processor.name] = host
+        return [hosts[placed.pid] for placed in moved]
 
     async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
         self.given_back += [host.description for host in hosts]

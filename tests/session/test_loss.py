@@ -202,6 +202,23 @@ async def test_a_lost_processor_is_replaced(actors: Actors, position: int) -> No
     assert isinstance(end.down[-1], EndFrame)
 
 
+@pytest.mark.parametrize("moment", range(0, 60, 3))
+async def test_an_actor_that_is_lost_while_the_session_starts(actors: Actors, moment: int) -> None:
+    movers = [Mover("a"), Mover("b"), Mover("c")]
+    end = Stay()
+    session = Session(actors, pipeline_of(Stay(), *movers, end), None)
+    victim = movers[moment % 3]
+    await until(lambda: victim.name in actors.by_processor)
+    for _ in range(moment):
+        await asyncio.sleep(0)
+    session.kill(victim)
+    await session.say("1", "2")
+    await until(lambda: end.texts == ["1abc", "2abc"])
+    record = await session.end()
+    assert record.failures == []
+    assert {each.processors for each in record.recoveries} <= {(victim.name,)}
+
+
 async def test_neighbours_that_are_lost_together(actors: Actors) -> None:
     movers = [Mover("a"), Mover("b"), Mover("c")]
     end = Stay()

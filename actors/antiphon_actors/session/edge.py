@@ -63,6 +63,12 @@ POSTS_KEPT = 1_000
 """Calls that change a processor and are repeated on its successor; the oldest are forgotten."""
 
 
+def is_loss(error: BaseException | None) -> bool:
+    """Whether an error means that a process is gone or out of reach; not that it said no."""
+    said_no = (ChannelRefused, ChannelBusy, RemoteCallError)
+    return isinstance(error, ChannelError) and not isinstance(error, said_no)
+
+
 class RemoteProcessor(FrameProcessor):
     """Stands for a processor of another process as a neighbour of one that runs here."""
 
@@ -134,10 +140,17 @@ class EdgeInbox:
         """
         self._neighbour[direction] = True
         async with self._opening:
-            if self._stream(direction) is None and not (
-                self._retains and self._node.is_lost(self.uri)
-            ):
+            if self._stream(direction) is not None:
+                return
+            recovers = self._retains and self._node.recovers
+            if recovers and self._node.is_lost(self.uri):
+                return
+            try:
                 await self._open(self.uri, direction)
+            except ChannelError as error:
+                if not recovers or not is_loss(error):
+                    raise
+                self._node.peer_failed(self.uri, error)
 
     async def _open(self, uri: str, direction: FrameDirection) -> OutStream:
         link = await self._node.link(uri)
@@ -443,7 +456,13 @@ class EdgeRelay:
 
     async def _set_up(self, setup: FrameProcessorSetup) -> None:
         self._twin._adopt(setup)
-        await self.set_up_at(self._inbox.uri)
+        uri = self._inbox.uri
+        try:
+            await self.set_up_at(uri)
+        except PlacementError as error:
+            # A successor has been set up by the time it is known here.
+            if not is_loss(error.__cause__) or not await self._inbox.moved_from(uri):
+                raise
 
     async def set_up_at(self, uri: str) -> None:
         """Has the processor set up where it was built.

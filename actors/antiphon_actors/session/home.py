@@ -22,9 +22,10 @@ from antiphon.processors.frame_processor import FrameProcessor
 from antiphon.processors.relay import RecordedCall
 from antiphon.processors.statistics import ProcessorStatistics
 from antiphon_actors.channels import ChannelError
+from antiphon_actors.errors import ActorGoneError
 from antiphon_actors.placement.plan import PlacedProcessor, Plan, make_plan
 from antiphon_actors.placement.policy import Placement
-from antiphon_actors.session.edge import EdgeRelay
+from antiphon_actors.session.edge import EdgeRelay, is_loss
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.kept import KeptState
 from antiphon_actors.session.node import SessionNode
@@ -256,24 +257,8 @@ class ActorExecutor(Executor):
         for placed in plan.processors:
             node.add_local(placed.pid, placed.processor)
         node.join()
-        try:
-            async with asyncio.timeout(ATTACH_DEADLINE_SECS):
-                await self._acquire(plan)
-                for placed in plan.moved:
-                    self._journals[placed.pid] = list(placed.processor._journal or [])
-                await self._attach(plan.moved)
-                for placed in plan.moved:
-                    node.add_twin(placed.pid, placed.processor, self._hosts[placed.pid].uri)
-                await node.open_edges()
-                await asyncio.gather(*(self._ask(uri, "open_edges") for uri in self._attached))
-        except ChannelError as error:
-            raise PlacementError(f"an actor of the session cannot be reached: {error}") from error
-        except TimeoutError as error:
-            raise PlacementError(
-                f"the actors of the session were not ready within {ATTACH_DEADLINE_SECS:.0f} s"
-            ) from error
-        await execution.pipeline.setup(execution.setup)
-        self._replacements = Replacements(
+        # Losses are dealt with from here on; successors are made when the way to them is known.
+        replacements = self._replacements = Replacements(
             session_id=self._session_id,
             node=node,
             plan=plan,
@@ -284,6 +269,33 @@ class ActorExecutor(Executor):
             attach=self._attach,
             ask=self._ask,
         )
+        try:
+            async with asyncio.timeout(ATTACH_DEADLINE_SECS):
+                await self._acquire(plan)
+                for placed in plan.moved:
+                    self._journals[placed.pid] = list(placed.processor._journal or [])
+                await self._attach(plan.moved)
+                for placed in plan.moved:
+                    node.add_twin(placed.pid, placed.processor, self._hosts[placed.pid].uri)
+                await node.open_edges()
+                await self._all(self._open_edges_at(uri) for uri in list(self._attached))
+        except ChannelError as error:
+            raise PlacementError(f"an actor of the session cannot be reached: {error}") from error
+        except TimeoutError as error:
+            raise PlacementError(
+                f"the actors of the session were not ready within {ATTACH_DEADLINE_SECS:.0f} s"
+            ) from error
+        replacements.begin()
+        await execution.pipeline.setup(execution.setup)
+
+    async def _open_edges_at(self, uri: str) -> None:
+        assert self._node is not None
+        try:
+            await self._ask(uri, "open_edges")
+        except ChannelError as error:
+            if not is_loss(error):
+                raise
+            self._node.peer_failed(uri, error)
 
     @property
     def recoveries(self) -> list[RecoveryRecord]:
@@ -353,7 +365,8 @@ class ActorExecutor(Executor):
         assert self._execution is not None
         assert self._node is not None
         setup, node = self._execution.setup, self._node
-        incarnation = self._replacements.attempts if self._replacements is not None else 0
+        assert self._replacements is not None
+        incarnation = self._replacements.attempts
         by_host: dict[str, list[PlacedProcessor]] = {}
         for placed in moved:
             by_host.setdefault(self._hosts[placed.pid].uri, []).append(placed)
@@ -368,7 +381,7 @@ class ActorExecutor(Executor):
                     clock_started_ns=self._clock_started_ns(),
                     watchdog_timers_enabled=setup.watchdog_timers_enabled,
                     observe=self._observe,
-                    processors=[self._spec(placed) for placed in group],
+                    processors=[self._spec(placed, incarnation) for placed in group],
                     classes=classes,
                     import_paths=list(self._import_paths),
                     pipecat=aliases.mode(),
@@ -379,7 +392,15 @@ class ActorExecutor(Executor):
             )
             self._attached[uri] = host
 
-        await self._all(one(uri, group) for uri, group in by_host.items())
+        async def one_or_its_successor(uri: str, group: list[PlacedProcessor]) -> None:
+            try:
+                await one(uri, group)
+            except ActorGoneError as error:
+                if incarnation:
+                    raise
+                node.peer_failed(uri, error)
+
+        await self._all(one_or_its_successor(uri, group) for uri, group in by_host.items())
 
     async def _all(self, steps: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Runs steps of the start side by side, until all are done or one fails.
@@ -395,7 +416,7 @@ class ActorExecutor(Executor):
             if task.done():
                 task.result()
 
-    def _spec(self, placed: PlacedProcessor) -> HostedSpec:
+    def _spec(self, placed: PlacedProcessor, incarnation: int) -> HostedSpec:
         assert self._node is not None
         processor = placed.processor
         calls = list(self._journals[placed.pid])
@@ -412,7 +433,7 @@ class ActorExecutor(Executor):
             journal=encoded,
             previous=self._neighbour(processor._prev),
             next=self._neighbour(processor._next),
-            inherits=self._inheritance(placed.pid) if self._replacements is not None else None,
+            inherits=self._inheritance(placed.pid) if incarnation else None,
         )
 
     def _inheritance(self, pid: int) -> Inheritance:
@@ -473,16 +494,6 @@ class ActorExecutor(Executor):
     def _peer_lost(self, uri: str, error: Exception) -> None:
         if self._replacements is not None and not self._stopping:
             self._replacements.lost(uri, error)
-            return
-        names = [
-            placed.processor.name
-            for placed in (self._plan.moved if self._plan else [])
-            if placed.pid in self._hosts and self._hosts[placed.pid].uri == uri
-        ]
-        if not names or self._execution is None or self._stopping:
-            return
-        message = f"the actor of {', '.join(names)} is gone: {error}"
-        self._execution.fail(ErrorFrame(error=message, fatal=True))
 
     def note_error(self, error: ErrorFrame) -> None:
         """Takes note of an error of the pipeline."""

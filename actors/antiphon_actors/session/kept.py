@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Position = tuple[int, bool, int]
@@ -39,6 +40,19 @@ class KeptState:
         self.settings = [entry for entry in self.settings if entry[0] != position]
         self.settings.append((position, frame))
         del self.settings[:-SETTINGS_KEPT]
+
+    def set_state(self, state: bytes, positions: Mapping[int, Sequence[int]]) -> None:
+        """Takes note of a state.
+
+        Args:
+            state: What `snapshot` returned, encoded.
+            positions: By slot, how many frames had been answered; a successor leaves out the streams
+                that have not reached it yet.
+        """
+        self.state = state
+        for slot, (ordered, urgent) in positions.items():
+            known = self.positions.get(slot, (0, 0))
+            self.positions[slot] = (max(known[0], ordered), max(known[1], urgent))
 
 
 def slot_of(pid: int, direction: int, extra: int) -> int:

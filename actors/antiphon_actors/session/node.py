@@ -234,7 +234,10 @@ class SessionNode:
         if link is not None:
             return link
         if uri not in self._lost and not self._closed:
-            link = await self._endpoint.link(uri)
+            try:
+                link = await self._endpoint.link(uri)
+            except ChannelRefused as error:  # one that is ending
+                raise ChannelBroken(str(error)) from error
         if link is None or uri in self._lost or self._closed:
             raise ChannelBroken(f"the process at {uri} is no longer part of the session")
         if uri not in self._links:
@@ -460,9 +463,7 @@ class SessionNode:
             self.kept_of(pid).add_setting((slot, urgent, seq), frame)
         elif method == "state" and self.home_uri is None:
             pid, positions, state = _parts(self._decode(payload), int, dict, bytes)
-            kept = self.kept_of(pid)
-            kept.state = state
-            kept.positions = {int(slot): (int(o), int(u)) for slot, (o, u) in positions.items()}
+            self.kept_of(pid).set_state(state, positions)
         elif method == "given_up" and self.home_uri is not None:
             uri, reason = _parts(self._decode(payload), str, str)
             self.give_up(uri, ChannelBroken(reason))

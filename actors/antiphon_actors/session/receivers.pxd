@@ -15,6 +15,7 @@ cdef class FrameReceiver:
     cdef public Progress _progress
     cdef public object _note_setting
     cdef public bint _over
+    cdef public bint _started
     cdef public object _waiting
     cdef public object _answered_ordered
     cdef public object _answered_urgent

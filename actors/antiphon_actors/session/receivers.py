@@ -52,6 +52,7 @@ class FrameReceiver:
         # Frames that wait until the processor has taken over from its predecessor; bounded by the
         # windows of the stream.
         self._waiting: list[tuple[Frame, Delivery]] | None = None
+        self._started = False
         # Numbers up to which the processor's predecessor had answered, whatever its sender knows.
         self._answered_ordered = 0
         self._answered_urgent = 0
@@ -70,6 +71,9 @@ class FrameReceiver:
             return
         frame = self._decoder.frame(payload)
         progress.note(delivery.urgent, delivery.cause, frame)
+        if self._started and isinstance(frame, StartFrame):
+            delivery.done()
+            return
         processor = self._processor
         observer = self._observer
         # A processor that was set up without an observer is part of one that is watched.
@@ -96,8 +100,10 @@ class FrameReceiver:
         """Gives on what has waited.
 
         Args:
-            started: Whether the processor has been started another way; the StartFrame is dropped.
+            started: Whether the processor has been started another way; the StartFrame is dropped,
+                also one that comes later.
         """
+        self._started = started
         waiting, self._waiting = self._waiting, None
         for frame, delivery in waiting or ():
             if started and isinstance(frame, StartFrame):

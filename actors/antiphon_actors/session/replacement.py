@@ -96,6 +96,11 @@ class Replacements:
         self._farewell: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._settled.set()
+        self._begun = asyncio.Event()
+
+    def begin(self) -> None:
+        """The session's parts are built and joined: from now on, one can be put in another's place."""
+        self._begun.set()
 
     @property
     def attempts(self) -> int:
@@ -223,6 +228,7 @@ class Replacements:
             )
 
     async def _replace(self, pids: frozenset[int]) -> None:
+        await self._begun.wait()
         node, hosts = self._node, self._hosts
         left = {hosts[pid].uri for pid in pids}
         # Whoever shares a process with one of them goes with it.

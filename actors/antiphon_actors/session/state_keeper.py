@@ -65,7 +65,13 @@ class StateKeeper:
         )
 
     def _save(self) -> bool:
-        """Sends the states home that have changed; False if one cannot be told now."""
+        """Sends the states home that have changed; False if one cannot be told now.
+
+        What was pushed on the way to a state leaves this process before the state does: the successor
+        will not push it again.
+        """
+        if not all(edge.flushed for edge in self._node.edges() if edge.uri != self._home_uri):
+            return False
         for pid, processor in self._processors.items():
             if not self.keeps_state(pid):
                 continue

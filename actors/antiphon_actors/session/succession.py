@@ -162,6 +162,9 @@ class Succession:
         self._inheritances = dict(inheritances)
         self._sent: dict[tuple[int, FrameDirection], SentBefore] = {}
         self._answered: dict[int, tuple[int, int]] = {}
+        self._restored: set[int] = set()
+        # Set when a processor is started and has its state.
+        self._ready = {pid: asyncio.Event() for pid in inheritances}
         for inheritance in inheritances.values():
             self._answered |= inheritance.kept.positions
         for pid in inheritances:
@@ -214,22 +217,47 @@ class Succession:
         receiver = source.receiver
         if inheritance is None or receiver is None:
             return
-        receiver.skip(*self._answered.get(source.slot, (0, 0)))
+        answered = self._answered.get(source.slot, (0, 0))
+        receiver.skip(*answered)
         ordered, urgent = source.progress.ordered, source.progress.urgent
         settings = [
             frame
             for (slot, is_urgent, seq), frame in inheritance.kept.settings
             if slot == source.slot and seq <= (urgent if is_urgent else ordered)
         ]
-        # A StartFrame that has not been answered comes by itself.
-        start = (
-            source.slot == slot_of(pid, FrameDirection.DOWNSTREAM.value, 0)
-            and (urgent > 0 or inheritance.started)
-            and inheritance.start_frame is not None
-        )
-        if start or settings:
+        has_started = inheritance.started or inheritance.kept.state is not None
+        if source.slot == slot_of(pid, FrameDirection.DOWNSTREAM.value, 0):
+            # A StartFrame that has not been answered comes by itself.
+            start = inheritance.started or urgent > 0 or answered[1] > 0
+            if inheritance.start_frame is None or not start:
+                for ready in self._ready.values():
+                    ready.set()
+            else:
+                receiver.wait()
+                self._node.spawn(self._begin(pid, source, settings))
+        elif has_started or settings:
             receiver.wait()
-            self._node.spawn(self._take_over(pid, way, source, settings, start=start))
+            self._node.spawn(self._take_over(pid, way, source, settings))
+
+    async def _begin(self, pid: int, source: Source, settings: list[bytes]) -> None:
+        """Starts a successor, gives it what was kept, and lets frames of its first neighbour in."""
+        processor, inheritance = self._processors[pid], self._inheritances[pid]
+        assert inheritance.start_frame is not None
+        frame = self._node.decode_frame(inheritance.start_frame)
+        assert isinstance(frame, StartFrame)
+        # Of the first frame on the urgent lane; what it led to is known there, or is new.
+        again = None if inheritance.started else _Again(source.slot << 48 | 1 << 1 | 1)
+        try:
+            async with asyncio.timeout(START_DEADLINE_SECS):
+                await self._repeat(processor, frame, FrameDirection.DOWNSTREAM, again)
+                await self._restore()
+        except Exception as error:  # noqa: BLE001 - code of a bot's processors
+            await self._failed(processor, error)
+            return
+        for each, ready in self._ready.items():
+            if self._processors[each]._started:
+                ready.set()
+        await self._take_over(pid, FrameDirection.DOWNSTREAM, source, settings, started=True)
 
     async def _take_over(
         self,
@@ -238,33 +266,29 @@ class Succession:
         source: Source,
         settings: list[bytes],
         *,
-        start: bool,
+        started: bool = False,
     ) -> None:
-        """Starts a successor, gives it what was kept, and lets frames in."""
-        processor, inheritance = self._processors[pid], self._inheritances[pid]
+        """Gives a successor that has started its settings, and lets frames in."""
+        processor = self._processors[pid]
         assert source.receiver is not None
         try:
             async with asyncio.timeout(START_DEADLINE_SECS):
-                if start:
-                    assert inheritance.start_frame is not None
-                    frame = self._node.decode_frame(inheritance.start_frame)
-                    assert isinstance(frame, StartFrame)
-                    # Of the first frame on the urgent lane; what it led to is known there, or is new.
-                    again = None if inheritance.started else _Again(source.slot << 48 | 1 << 1 | 1)
-                    await self._repeat(processor, frame, FrameDirection.DOWNSTREAM, again)
-                    await self._restore()
+                await self._ready[pid].wait()
                 for setting in settings:
                     await self._repeat(processor, self._node.decode_frame(setting), way)
         except Exception as error:  # noqa: BLE001 - code of a bot's processors
-            logger.opt(exception=error).error(
-                "a processor could not take the place of a lost one",
-                session_id=self._node.session_id,
-                processor=processor.name,
-            )
-            text = f"processor {processor.name} could not be started anew: {error!r}"
-            await processor.push_error(ErrorFrame(error=text, fatal=True))
+            await self._failed(processor, error)
             return
-        source.receiver.go_on(started=start)
+        source.receiver.go_on(started=started)
+
+    async def _failed(self, processor: FrameProcessor, error: Exception) -> None:
+        logger.opt(exception=error).error(
+            "a processor could not take the place of a lost one",
+            session_id=self._node.session_id,
+            processor=processor.name,
+        )
+        text = f"processor {processor.name} could not be started anew: {error!r}"
+        await processor.push_error(ErrorFrame(error=text, fatal=True))
 
     async def _repeat(
         self,
@@ -281,6 +305,6 @@ class Succession:
         """Gives the processors here that are started what was kept of their predecessors' states."""
         for pid, inheritance in self._inheritances.items():
             processor, state = self._processors[pid], inheritance.kept.state
-            if state is not None and processor._started:
-                inheritance.kept.state = None
+            if state is not None and processor._started and pid not in self._restored:
+                self._restored.add(pid)
                 await processor.restore(codec.decode_value(state, self._node.references))

@@ -43,7 +43,7 @@ from antiphon.processors.relay import (
     relayed,
 )
 from antiphon.processors.statistics import ProcessorStatistics
-from antiphon.utils.asyncio.receipts import Hold, context_of_work, current_receipt
+from antiphon.utils.asyncio.receipts import Hold, context_of_work, current_receipt, in_progress
 from antiphon.utils.asyncio.task_manager import BaseTaskManager
 from antiphon.utils.base_object import BaseObject
 
@@ -355,6 +355,11 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         lost alone, this does nothing.
         """
         return Hold()
+
+    @property
+    def _is_processing(self) -> bool:
+        """Whether the running code is the processing of a frame, and no task beside it."""
+        return self._local_inbox.is_doing(in_progress.get())
 
     async def until_safe(self) -> None:
         """Waits until the frame in progress will not be given to a successor, whatever happens.

@@ -23,7 +23,7 @@ from antiphon.frames.frames import Frame, InputAudioRawFrame, SystemFrame
 from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, foreign
 from antiphon.processors.statistics import ProcessorStatistics
 from antiphon.utils.asyncio.current_task import DONE
-from antiphon.utils.asyncio.receipts import Receipt
+from antiphon.utils.asyncio.receipts import Receipt, Work
 
 if TYPE_CHECKING:
     from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
@@ -248,6 +248,12 @@ class LocalInbox:
         return len(self._arrived) + len(self._ordered)
 
     # -- life ----------------------------------------------------------------------------------
+
+    def is_doing(self, work: Work | None) -> bool:
+        """Whether some work is the processing of a frame in one of the lanes."""
+        return work is not None and (
+            work is self._system_lane.doing or work is self._ordered_lane.doing
+        )
 
     def open(self) -> None:
         """Starts taking system frames; data and control frames wait for start()."""

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import warnings
 from abc import abstractmethod
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ from antiphon.processors.heard_text import begin_text
 from antiphon.processors.relay import lasting, relayed
 from antiphon.services.ai_service import AIService
 from antiphon.transcriptions.language import Language
+from antiphon.utils.asyncio.held import HeldFrames
 from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
 from antiphon.utils.text.base_text_filter import BaseTextFilter
 from antiphon.utils.text.simple_text_aggregator import SimpleTextAggregator
@@ -43,6 +45,17 @@ _CHUNK_SECS = 0.5
 _SAMPLE_BYTES = 2
 # So long after a new text only late audio comes: then it is taken for the new text's.
 _RECEIVER_SECS = 3.0
+
+# Answers of which a service whose audio comes another way never said that they are over.
+_MOST_ANSWERS_HELD = 8
+
+_SPEECH = (
+    TTSStartedFrame,
+    TTSAudioRawFrame,
+    TTSTextFrame,
+    TTSStoppedFrame,
+    LLMFullResponseEndFrame,
+)
 
 # Which answer of which service the running code speaks. Tasks that run_tts() starts inherit it, so
 # what they send after an interruption is known to be late.
@@ -122,6 +135,8 @@ class TTSService(AIService):
         self._passing: Frame | None = None
         # A text whose first audio has not been pushed.
         self._text_to_begin = ""
+        # Frames with text that has not been spoken, answer by answer; the last one may go on.
+        self._unspoken: deque[HeldFrames] = deque([HeldFrames()])
         self._stop_timer: asyncio.TimerHandle | None = None
         self._stop_task: asyncio.Task[Any] | None = None
         if text_filter is not None:
@@ -244,11 +259,13 @@ class TTSService(AIService):
             await self._speak_rest()
             if self._push_text_frames:
                 await self.push_frame(frame, direction)
+            self._end_of_text()
             await self._maybe_pause_frame_processing()
         elif isinstance(frame, TTSSpeakFrame):
             # What the language model has begun to say is finished by its next words.
             await self._push_tts_frames(frame.text)
             await self.flush_audio()
+            self._end_of_text()
             await self._maybe_pause_frame_processing()
         elif isinstance(frame, TTSUpdateSettingsFrame):
             await self._update_settings(frame.settings)
@@ -279,7 +296,9 @@ class TTSService(AIService):
                 self._text_to_begin = ""
         if isinstance(frame, (TTSStartedFrame, TTSStoppedFrame, TTSAudioRawFrame, TTSTextFrame)):
             frame.transport_destination = self._transport_destination
-        await super().push_frame(frame, direction)
+        await self._push_named(frame, direction)
+        if isinstance(frame, TTSStoppedFrame):
+            self._end_of_speech()
         if not self._push_stop_frames:
             return
         if isinstance(frame, (TTSStartedFrame, TTSAudioRawFrame)):
@@ -287,10 +306,45 @@ class TTSService(AIService):
         elif isinstance(frame, (TTSStoppedFrame, StartInterruptionFrame)):
             self._cancel_stop_timer()
 
+    # -- what a service that takes the place of this one would have to speak -------------------
+
+    async def _push_named(self, frame: Frame, direction: FrameDirection) -> None:
+        """Pushes a frame; if another task made it, as something that came of the answer's text."""
+        unspoken = self._unspoken[0]
+        comes_late = unspoken and isinstance(frame, _SPEECH) and not self._is_processing
+        if not (self._one_receiver and comes_late):
+            await super().push_frame(frame, direction)
+            return
+        with unspoken.first.answering():
+            await super().push_frame(frame, direction)
+
+    def _end_of_text(self) -> None:
+        """The answer's text is complete."""
+        if not self._one_receiver or not self._answering:
+            self._all_spoken()
+            return
+        self._unspoken[-1].add()
+        self._unspoken.append(HeldFrames())
+        if len(self._unspoken) > _MOST_ANSWERS_HELD:
+            self._unspoken.popleft().release()
+
+    def _end_of_speech(self) -> None:
+        """The audio of an answer, or of a part of it, is complete."""
+        if self._one_receiver and len(self._unspoken) > 1:
+            self._unspoken.popleft().release()
+            # The next answer's text may have been asked for already.
+            self._answering = bool(self._unspoken[0])
+
+    def _all_spoken(self) -> None:
+        for answer in self._unspoken:
+            answer.release()
+        self._unspoken = deque([HeldFrames()])
+
     async def _handle_interruption(
         self, frame: StartInterruptionFrame, direction: FrameDirection
     ) -> None:
         self._processing_text = False
+        self._all_spoken()
         self._answer_token = object()
         self._asked_to_speak = self._answering = self._heard_from_answer = False
         self._text_to_begin = ""
@@ -331,11 +385,16 @@ class TTSService(AIService):
             await self.resume_processing_frames()
 
     async def _process_text_frame(self, frame: TextFrame) -> None:
+        unspoken = self._unspoken[-1]
+        unspoken.add()
         text: str | None = frame.text
         if self._aggregate_sentences:
             text = await self._text_aggregator.aggregate(frame.text)
         if text:
             await self._push_tts_frames(text)
+            if not self._one_receiver:
+                # A new sentence may have begun in this frame.
+                unspoken.release(but_newest=1 if self._text_aggregator.text else 0)
 
     async def _speak_rest(self) -> None:
         """Speaks the text that no sentence end came for."""

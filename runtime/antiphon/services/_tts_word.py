@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from antiphon.frames.frames import (
@@ -40,10 +41,26 @@ class WordTTSService(TTSService):
         """Takes the present for the time at which the speech begins, if none is taken yet."""
         if self._initial_word_timestamp is None:
             self._initial_word_timestamp = self.get_clock().get_time()
+            self.state_changed()
 
     def reset_word_timestamps(self) -> None:
         """Forgets when the speech began; the next one begins anew."""
         self._initial_word_timestamp = None
+
+    def snapshot(self) -> Mapping[str, Any] | None:
+        """When the speech began; a subclass with a state of its own adds to it."""
+        return {
+            "version": 1,
+            "began": self._initial_word_timestamp,
+            "last_word": self._last_word_pts,
+            "in_response": self._llm_response_started,
+        }
+
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the speech of its predecessor."""
+        self._initial_word_timestamp = state["began"]
+        self._last_word_pts = state["last_word"]
+        self._llm_response_started = state["in_response"]
 
     async def add_word_timestamps(self, word_times: list[tuple[str, float]]) -> None:
         """Pushes words with their times.

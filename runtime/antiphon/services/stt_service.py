@@ -29,6 +29,8 @@ from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import lasting, relayed
 from antiphon.services.ai_service import AIService
 from antiphon.transcriptions.language import Language
+from antiphon.utils.asyncio.held import HeldFrames
+from antiphon.utils.asyncio.receipts import Hold
 from antiphon.utils.tracing.service_decorators import describe_stt, service_span, traces_itself
 
 _SAMPLE_BYTES = 2
@@ -36,6 +38,12 @@ _SAMPLE_BYTES = 2
 _MAX_SEGMENT_SECS = 300
 # Segments that wait for a recogniser slower than speech.
 _MAX_WAITING_SEGMENTS = 16
+# Detection of speech comes late: what came so long before belongs to it.
+_BEFORE_SPEECH_SECS = 1.0
+# The same where nobody tells the service when the user speaks.
+_UNTOLD_SECS = 10.0
+# A transcript that has not come so long after the end of speech will not come.
+_TRANSCRIPT_SECS = 5.0
 
 
 class STTService(AIService):
@@ -67,6 +75,12 @@ class STTService(AIService):
         # For tracing: since when it works on what was said, on the pipeline's clock; None: unknown.
         self._recognising_since_ns: int | None = None
         self._vad_seen = False
+        # Audio without a transcript, by its length in seconds; a service that takes the place of this
+        # one has to hear it.
+        self._unheard = HeldFrames()
+        self._speaks = False
+        # Length of the audio since the user stopped, as long as there is no transcript.
+        self._secs_since_speech = _TRANSCRIPT_SECS
 
     @property
     def is_muted(self) -> bool:
@@ -126,20 +140,20 @@ class STTService(AIService):
     async def process_audio_frame(self, frame: AudioRawFrame, direction: FrameDirection) -> None:
         """Recognises one audio frame, unless muted."""
         if self._muted:
+            self._unheard.release()
             return
         self._user_id = getattr(frame, "user_id", "")
         if not frame.audio:
             logger.warning("empty audio frame ignored", processor=self.name)
             return
+        self._hold_unheard(frame)
         await self.process_generator(self.run_stt(frame.audio))
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Takes audio, muting and settings; everything else passes."""
         await super().process_frame(frame, direction)
         if isinstance(frame, (UserStartedSpeakingFrame, UserStoppedSpeakingFrame)):
-            self._vad_seen = self._vad_seen or not frame.emulated
-            stopped = isinstance(frame, UserStoppedSpeakingFrame)
-            self._recognising_since_ns = self.get_clock().get_time() if stopped else None
+            self._note_turn(frame)
         if isinstance(frame, AudioRawFrame):
             if self._audio_passthrough:
                 await self.push_frame(frame, direction)
@@ -158,9 +172,48 @@ class STTService(AIService):
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
         """Pushes a frame, and notes a transcript in the trace."""
-        if self.report_span is not None and isinstance(frame, TranscriptionFrame):
+        if not isinstance(frame, TranscriptionFrame):
+            await super().push_frame(frame, direction)
+            return
+        if self.report_span is not None:
             self._trace(frame)
-        await super().push_frame(frame, direction)
+        if not self._unheard:
+            await super().push_frame(frame, direction)
+            return
+        with self._unheard.first.answering():
+            await super().push_frame(frame, direction)
+        self._heard()
+
+    def _note_turn(self, frame: UserStartedSpeakingFrame | UserStoppedSpeakingFrame) -> None:
+        stopped = isinstance(frame, UserStoppedSpeakingFrame)
+        self._recognising_since_ns = self.get_clock().get_time() if stopped else None
+        if frame.emulated:
+            return
+        self._vad_seen = True
+        if not stopped and not self._speaks and self._secs_since_speech >= _TRANSCRIPT_SECS:
+            # As a service would do that had been told before: so both hold the same.
+            self._unheard.trim(_BEFORE_SPEECH_SECS)
+        self._speaks = not stopped
+        self._secs_since_speech = 0.0
+
+    def _hold_unheard(self, frame: AudioRawFrame) -> None:
+        """Holds the frame in progress until there is a transcript of it, or was nothing in it."""
+        secs = len(frame.audio) / _SAMPLE_BYTES / frame.num_channels / frame.sample_rate
+        self._unheard.add(secs)
+        if self._speaks:
+            limit_secs: float = _MAX_SEGMENT_SECS
+        else:
+            self._secs_since_speech = min(self._secs_since_speech + secs, _TRANSCRIPT_SECS)
+            if self._secs_since_speech < _TRANSCRIPT_SECS:
+                limit_secs = _MAX_SEGMENT_SECS
+            else:
+                limit_secs = _BEFORE_SPEECH_SECS if self._vad_seen else _UNTOLD_SECS
+        self._unheard.trim(limit_secs)
+
+    def _heard(self) -> None:
+        """There is a transcript of what was said so far, or it is certain that there will be none."""
+        self._unheard.release()
+        self._secs_since_speech = _TRANSCRIPT_SECS
 
     def _trace(self, frame: TranscriptionFrame) -> None:
         if traces_itself(type(self), "stt"):
@@ -195,8 +248,15 @@ class SegmentedSTTService(STTService):
         """
         super().__init__(sample_rate=sample_rate, **kwargs)
         self._audio_buffer = bytearray()
+        # The frames whose audio is in the buffer, by its length in bytes.
+        self._buffered = HeldFrames()
+        # The one that began the user's turn.
+        self._turn_began: Hold | None = None
         self._user_speaking = False
-        self._segments: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING_SEGMENTS)
+        # Each with the frames that it is made of.
+        self._segments: asyncio.Queue[tuple[bytes, HeldFrames]] = asyncio.Queue(
+            _MAX_WAITING_SEGMENTS
+        )
         self._segment_task: asyncio.Task[Any] | None = None
 
     async def start(self, frame: StartFrame) -> None:
@@ -229,6 +289,7 @@ class SegmentedSTTService(STTService):
         await super().process_frame(frame, direction)
         if isinstance(frame, UserStartedSpeakingFrame) and not frame.emulated:
             self._user_speaking = True
+            self._begin_turn(self.hold_frame())
         elif isinstance(frame, UserStoppedSpeakingFrame) and not frame.emulated:
             await self._end_of_segment()
 
@@ -236,35 +297,51 @@ class SegmentedSTTService(STTService):
         """Keeps the audio: all of it while the user speaks, else the last second."""
         if self._muted:
             self._audio_buffer.clear()
+            self._buffered.release()
             return
         self._user_id = getattr(frame, "user_id", "")
         self._audio_buffer += frame.audio
-        limit_secs = _MAX_SEGMENT_SECS if self._user_speaking else 1
-        excess = len(self._audio_buffer) - limit_secs * self.sample_rate * _SAMPLE_BYTES
+        self._buffered.add(len(frame.audio))
+        limit_secs = _MAX_SEGMENT_SECS if self._user_speaking else _BEFORE_SPEECH_SECS
+        excess = len(self._audio_buffer) - int(limit_secs * self.sample_rate) * _SAMPLE_BYTES
         if excess > 0:
             del self._audio_buffer[:excess]
+            self._buffered.trim(len(self._audio_buffer))
+
+    def _begin_turn(self, began: Hold | None) -> None:
+        if self._turn_began is not None:
+            self._turn_began.release()
+        self._turn_began = began
 
     async def _end_of_segment(self) -> None:
         self._user_speaking = False
+        self._begin_turn(None)
         audio, self._audio_buffer = bytes(self._audio_buffer), bytearray()
+        held, self._buffered = self._buffered, HeldFrames()
         if self._muted or not audio:
+            held.release()
             return
+        held.add()
         try:
-            self._segments.put_nowait(_wav(audio, self.sample_rate))
+            self._segments.put_nowait((_wav(audio, self.sample_rate), held))
         except asyncio.QueueFull:
+            held.release()
             logger.error("segment dropped: recognition is too slow", processor=self.name)
             await self.push_error(ErrorFrame("speech recognition is too slow: a segment was lost"))
 
     async def _transcribe_segments(self) -> None:
         while True:
-            wav = await self._segments.get()
+            wav, held = await self._segments.get()
             self._recognising_since_ns = self.get_clock().get_time()
             try:
-                await self.process_generator(self.run_stt(wav))
+                # Of the frame that ended the segment.
+                with held.last.answering():
+                    await self.process_generator(self.run_stt(wav))
             except Exception as error:  # noqa: BLE001 - one bad segment must not end recognition
                 logger.opt(exception=error).error("recognition failed", processor=self.name)
                 await self.push_error(ErrorFrame(str(error)))
             finally:
+                held.release()
                 self._segments.task_done()
 
     async def _end_segments(self) -> None:
@@ -272,9 +349,12 @@ class SegmentedSTTService(STTService):
             task, self._segment_task = self._segment_task, None
             await self.cancel_task(task)
         while not self._segments.empty():
-            self._segments.get_nowait()
+            _, held = self._segments.get_nowait()
+            held.release()
             self._segments.task_done()
         self._audio_buffer.clear()
+        self._buffered.release()
+        self._begin_turn(None)
         self._user_speaking = False
 
 

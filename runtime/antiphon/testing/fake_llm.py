@@ -97,6 +97,8 @@ class FakeLLMService(LLMService):
         self._repeat = repeat
         self._token_delay_secs = token_delay_secs
         self._calls_made = 0
+        # Requests made before this one took another one's place.
+        self._requests_before = 0
         self._requests: list[list[Any]] = []
         self.set_model_name("fake")
 
@@ -107,6 +109,20 @@ class FakeLLMService(LLMService):
         Kept where the service runs: empty in the bot's process if that is another one.
         """
         return self._requests
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Where in the script it is, besides the function calls."""
+        return {
+            **(super().snapshot() or {}),
+            "requests": self._requests_before + len(self._requests),
+            "calls_made": self._calls_made,
+        }
+
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on in the script."""
+        self._requests_before = state["requests"]
+        self._calls_made = state["calls_made"]
+        await super().restore(state)
 
     def can_generate_metrics(self) -> bool:
         """It reports times and tokens like a real one."""
@@ -151,7 +167,7 @@ class FakeLLMService(LLMService):
         return "".join(texts) or None
 
     def _next_steps(self, context: OpenAILLMContext) -> Sequence[FakeStep]:
-        number = len(self._requests)
+        number = self._requests_before + len(self._requests)
         self._requests.append(deepcopy(list(context.messages)))
         if not self._responses or (number >= len(self._responses) and not self._repeat):
             raise ServiceError(

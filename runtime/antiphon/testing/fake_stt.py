@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from antiphon.frames.frames import (
@@ -17,6 +17,7 @@ from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
 from antiphon.services.stt_service import STTService
 from antiphon.testing.fake_fault import FakeFault, commit, fault_at
+from antiphon.utils.asyncio.receipts import Hold
 from antiphon.utils.time import time_now_iso8601
 
 
@@ -52,6 +53,8 @@ class FakeSTTService(STTService):
         super().__init__(**kwargs)
         self._transcripts = list(transcripts)
         self._turn = 0
+        # Turns that need not be heard again by another one that takes this one's place.
+        self._turns_over = 0
         self._interim = interim
         self._speaker = user_id
         self._latency_secs = latency_secs
@@ -79,6 +82,14 @@ class FakeSTTService(STTService):
         """Recognises nothing: the script goes by turns, not by audio."""
         yield None
 
+    def snapshot(self) -> Mapping[str, Any]:
+        """Which turn comes next."""
+        return {"version": 1, "turn": self._turns_over}
+
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on in the script."""
+        self._turn = self._turns_over = state["turn"]
+
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Passes frames on, and answers the user's turns."""
         await super().process_frame(frame, direction)
@@ -92,24 +103,25 @@ class FakeSTTService(STTService):
             text = self._upcoming()
             fault = fault_at(self._faults, self._turn)
             self._turn += 1
+            if fault is None and text and not self.is_muted and self._latency_secs:
+                late = self._hear_late(text, self._turn, self.hold_frame())
+                task = self.create_task(late, "transcript")
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+                return
             if fault is not None:
                 if fault.kind not in ("hang", "nothing"):
                     await self.process_generator(commit(fault))
             elif text and not self.is_muted:
-                await self._hear_in_time(text)
+                await self.hear(text)
+            self._heard()
+            self._turns_over = self._turn
 
-    async def _hear_in_time(self, text: str) -> None:
-        if not self._latency_secs:
-            await self.hear(text)
-            return
-
-        async def hear_late() -> None:
-            await asyncio.sleep(self._latency_secs)
-            await self.hear(text)
-
-        task = self.create_task(hear_late(), "transcript")
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+    async def _hear_late(self, text: str, turn: int, stopped: Hold) -> None:
+        await asyncio.sleep(self._latency_secs)
+        await self.hear(text)
+        self._turns_over = turn
+        stopped.release()
 
     def _upcoming(self) -> str:
         return self._transcripts[self._turn] if self._turn < len(self._transcripts) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -133,6 +133,15 @@ class FakeWordTTSService(WordTTSService):
     def can_generate_metrics(self) -> bool:
         """It reports times and characters like a real one."""
         return True
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """How much of the answer is spoken."""
+        return {**(super().snapshot() or {}), "spoken_secs": self._spoken_secs}
+
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on in the answer."""
+        await super().restore(state)
+        self._spoken_secs = state["spoken_secs"]
 
     async def flush_audio(self) -> None:
         """Ends the answer behind its last word."""

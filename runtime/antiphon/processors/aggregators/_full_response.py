@@ -12,6 +12,7 @@ from antiphon.frames.frames import (
     StartInterruptionFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.utils.asyncio.held import HeldFrames
 
 
 class LLMFullResponseAggregator(FrameProcessor):
@@ -33,6 +34,7 @@ class LLMFullResponseAggregator(FrameProcessor):
         super().__init__(**kwargs)
         self._aggregation = ""
         self._in_response = False
+        self._held = HeldFrames()
         self._register_event_handler("on_completion")
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
@@ -43,10 +45,12 @@ class LLMFullResponseAggregator(FrameProcessor):
             await self._complete(completed=False)
         elif isinstance(frame, LLMFullResponseStartFrame):
             self._in_response = True
+            self._held.add()
         elif isinstance(frame, LLMFullResponseEndFrame):
             await self._complete(completed=True)
         elif isinstance(frame, LLMTextFrame) and self._in_response:
             self._aggregation += frame.text
+            self._held.add()
 
         await self.push_frame(frame, direction)
 
@@ -54,3 +58,4 @@ class LLMFullResponseAggregator(FrameProcessor):
         text, self._aggregation = self._aggregation, ""
         self._in_response = False
         await self._call_event_handler("on_completion", text, completed)
+        self._held.release()

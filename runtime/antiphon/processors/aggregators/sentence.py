@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from antiphon.frames.frames import EndFrame, Frame, InterimTranscriptionFrame, TextFrame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.utils.asyncio.held import HeldFrames
 from antiphon.utils.string import match_endofsentence
 
 
@@ -19,6 +20,7 @@ class SentenceAggregator(FrameProcessor):
         """Makes the aggregator."""
         super().__init__()
         self._aggregation = ""
+        self._held = HeldFrames()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Collects text; other frames pass."""
@@ -28,6 +30,7 @@ class SentenceAggregator(FrameProcessor):
             return
         if isinstance(frame, TextFrame):
             self._aggregation += frame.text
+            self._held.add()
             if match_endofsentence(self._aggregation):
                 await self._push_sentence()
             return
@@ -38,3 +41,4 @@ class SentenceAggregator(FrameProcessor):
     async def _push_sentence(self) -> None:
         text, self._aggregation = self._aggregation, ""
         await self.push_frame(TextFrame(text=text))
+        self._held.release()
