@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiphon.errors import AntiphonError, PlacementError
+from antiphon.errors import AntiphonError, PlacementError, SessionError
 
 
 class ClusterError(AntiphonError):
@@ -29,6 +29,14 @@ class JobError(AntiphonError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class SupervisorLostError(SessionError):
+    """The process that ran a session's bot has died, or cannot be reached."""
+
+
+class SessionLostError(SessionError):
+    """A session cannot be resumed, by no supervisor: what it would need is missing or unusable."""
 
 
 class NoActorError(PlacementError):

@@ -16,7 +16,7 @@ from loguru import logger
 
 from antiphon.errors import SessionError
 from antiphon.pipeline.executor import Executor, use_executor
-from antiphon.runner.types import RunnerArguments
+from antiphon.runner.types import RunnerArguments, WebSocketRunnerArguments
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
 from antiphon_actors.placement.policy import Placement
@@ -24,6 +24,7 @@ from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
+from antiphon_actors.session.caller_websocket import CallerRequest, CallerWebSocket
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.home import ActorExecutor, SessionRecord
 from antiphon_actors.session.network import Network
@@ -32,6 +33,8 @@ from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_
 CANCEL_DEADLINE_SECS = 4.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
+HANG_UP_DEADLINE_SECS = 2.0
+"""How long the end of a caller's line may take."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
 """Output that may wait for whoever follows a session; further pieces are dropped and counted."""
 
@@ -52,6 +55,9 @@ class SessionSpec:
         log_level: Logs below it are not shown.
         directory: What becomes the working directory, if it exists there; only for a supervisor
             with one session, as a process has one. None leaves it.
+        caller: Who called, for a session behind the gateway.
+        resume: Whether the session goes on that another supervisor has begun.
+        attempt: How many supervisors the session has had before this one.
     """
 
     session_id: str
@@ -61,6 +67,22 @@ class SessionSpec:
     collect: bool = False
     log_level: str = "WARNING"
     directory: Path | None = None
+    caller: CallerRequest | None = None
+    resume: bool = False
+    attempt: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """Tells apart what the supervisors of a session do; the session's own name for the first.
+
+        What an earlier one had in actors is not to be taken for this one's.
+        """
+        return run_id(self.session_id, self.attempt)
+
+
+def run_id(session_id: str, attempt: int) -> str:
+    """Returns the name under which a session's supervisor holds its places."""
+    return f"{session_id}~{attempt}" if attempt else session_id
 
 
 @dataclass(frozen=True)
@@ -195,9 +217,11 @@ class SupervisorActor(WatchedActor):
         self, spec: SessionSpec
     ) -> AsyncIterator[Output | Failure | SessionReport]:
         """Runs a session; yields what it prints and what fails, and its report last."""
-        if spec.session_id in self._sessions:
-            raise SessionError(f"session {spec.session_id} is running already")
+        if spec.run_id in self._sessions:
+            raise SessionError(f"session {spec.run_id} is running already")
         _change_directory(spec.directory)
+        # Here: a link belongs to the process, not to the session that asked for it first.
+        caller = await self._connect(spec)
         outputs = _Outputs()
         record = SessionRecord(on_failure=outputs.fail)
         files: dict[str, bytes] = {}
@@ -207,9 +231,12 @@ class SupervisorActor(WatchedActor):
             own_tasks() as tasks,
         ):
             task = asyncio.create_task(
-                self._run_to_its_end(spec, record, files, tasks), name=f"session {spec.session_id}"
+                self._run_to_its_end(spec, record, files, tasks, caller),
+                name=f"session {spec.run_id}",
             )
-        self._sessions[spec.session_id] = _Running(task)
+        self._sessions[spec.run_id] = _Running(task)
+        if caller is not None:
+            caller.call_when_lost(task.cancel)
         task.add_done_callback(lambda _: outputs.end())
         try:
             async for item in outputs:
@@ -222,11 +249,11 @@ class SupervisorActor(WatchedActor):
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task}, timeout=CANCEL_DEADLINE_SECS)
-            self._sessions.pop(spec.session_id, None)
+            self._sessions.pop(spec.run_id, None)
 
-    async def cancel_session(self, session_id: str) -> bool:
+    async def cancel_session(self, run_id: str) -> bool:
         """Ends a session now; returns whether it has ended within the deadline."""
-        running = self._sessions.get(session_id)
+        running = self._sessions.get(run_id)
         if running is None:
             return True
         running.task.cancel()
@@ -243,17 +270,39 @@ class SupervisorActor(WatchedActor):
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
 
+    async def _connect(self, spec: SessionSpec) -> CallerWebSocket | None:
+        if spec.caller is None:
+            return None
+        caller = CallerWebSocket(spec.caller, self._endpoint, resumed=spec.resume)
+        await caller.connect()
+        return caller
+
     async def _run_to_its_end(
-        self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], tasks: Tasks
+        self,
+        spec: SessionSpec,
+        record: SessionRecord,
+        files: dict[str, bytes],
+        tasks: Tasks,
+        caller: CallerWebSocket | None,
     ) -> int:
+        code = 1
         try:
-            return await self._run(spec, record, files)
+            code = await self._run(spec, record, files, caller)
+            return code
         finally:
+            if caller is not None:
+                await _hang_up(caller, failed=code != 0)
             left = await end_tasks(tasks, TASKS_DEADLINE_SECS)
             if left:
                 logger.warning("tasks of the bot do not end", count=left)
 
-    async def _run(self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes]) -> int:
+    async def _run(
+        self,
+        spec: SessionSpec,
+        record: SessionRecord,
+        files: dict[str, bytes],
+        caller: CallerWebSocket | None,
+    ) -> int:
         try:
             module = load_bot(spec.bot_file)
             placement = spec.placement or getattr(module, "placement", None) or Placement()
@@ -262,11 +311,11 @@ class SupervisorActor(WatchedActor):
             def executor() -> Executor:
                 nonlocal numbered
                 numbered += 1
-                name = spec.session_id if numbered == 1 else f"{spec.session_id}.{numbered}"
+                name = spec.run_id if numbered == 1 else f"{spec.run_id}.{numbered}"
                 return ActorExecutor(
                     name,
                     self._endpoint,
-                    AgentProvider(self._agent, spec.session_id),
+                    AgentProvider(self._agent, spec.run_id),
                     placement,
                     here=f"supervisor, pid {os.getpid()}",
                     record=record,
@@ -276,12 +325,29 @@ class SupervisorActor(WatchedActor):
             with output_directory(
                 spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
             ) as body:
-                arguments = RunnerArguments(body=body, session_id=spec.session_id)
+                arguments = _arguments(spec, body, caller)
                 with use_executor(executor):
                     return await run_bot(module, spec.bot_file, arguments)
         except BotError as error:
             record.fail(str(error))
             return 1
+
+
+def _arguments(
+    spec: SessionSpec, body: dict[str, Any], caller: CallerWebSocket | None
+) -> RunnerArguments:
+    if caller is None:
+        return RunnerArguments(body=body, session_id=spec.session_id)
+    return WebSocketRunnerArguments(websocket=caller, body=body, session_id=spec.session_id)
+
+
+async def _hang_up(caller: CallerWebSocket, *, failed: bool) -> None:
+    code, reason = (1011, "the bot failed") if failed else (1000, "")
+    try:
+        async with asyncio.timeout(HANG_UP_DEADLINE_SECS):
+            await caller.finish(code, reason)
+    except TimeoutError:
+        logger.warning("the caller's line did not end in time", secs=HANG_UP_DEADLINE_SECS)
 
 
 def _change_directory(directory: Path | None) -> None:
