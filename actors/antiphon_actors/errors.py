@@ -57,3 +57,9 @@ class NoActorError(PlacementError):
     def __reduce__(self) -> tuple[type[NoActorError], tuple[str, bool, float]]:
         # It travels from the agent to who asked.
         return type(self), (str(self), self.overloaded, self.retry_after_secs)
+
+
+def reason_of(error: BaseException) -> str:
+    """What Ray's long messages say in their last line, without its guesses at causes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__

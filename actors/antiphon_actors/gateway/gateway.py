@@ -24,8 +24,8 @@ from antiphon_actors.supervisor import Failure, Output
 LOSSES_KEPT = 100
 """Lost sessions that the status names, the newest ones."""
 
-END_DEADLINE_SECS = 3.0
-"""How long the sessions of a gateway that ends may take to end in order."""
+END_DEADLINE_SECS = 4.0
+"""How long a gateway may take to end."""
 
 
 class Gateway:
@@ -131,23 +131,18 @@ class Gateway:
             "sessions": [session.status() for session in self._sessions.values()],
         }
 
-    async def aclose(self) -> None:
-        """Ends every session: callers are told, bots too, and what resists is cancelled."""
+    async def aclose(self, deadline_secs: float = END_DEADLINE_SECS) -> None:
+        """Ends every session: callers are told, bots too, and what resists is cancelled.
+
+        Args:
+            deadline_secs: How long all of that may take.
+        """
         self.drain("the gateway is shutting down")
         for session in list(self._sessions.values()):
             session.hang_up(GOING_AWAY, "the gateway is shutting down")
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=END_DEADLINE_SECS)
-        for task in self._serving:
-            task.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=END_DEADLINE_SECS)
-        for late in self._tasks:
-            late.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        until = asyncio.get_running_loop().time() + deadline_secs
+        await _end(self._serving, deadline_secs / 2)
+        await _end(self._tasks, until - asyncio.get_running_loop().time())
 
     def _check_room(self) -> None:
         if self._draining:
@@ -177,3 +172,13 @@ class Gateway:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.opt(exception=error).error("a task of the gateway failed", task=task.get_name())
+
+
+async def _end(tasks: set[asyncio.Task[Any]] | set[asyncio.Task[None]], wait_secs: float) -> None:
+    """Waits for the end of tasks that are about to end, and cancels those that do not."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=max(0.0, wait_secs))
+    for late in tasks:
+        late.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
