@@ -94,7 +94,6 @@ def serve(
         key_hash="" if no_api_key else hash_key(new or api_key or ""),
         secret=new_secret(),
         public_url=_url(public_url),
-        max_sessions=max_sessions or usual.max_sessions,
     )
 
     def ready(address: str) -> None:
@@ -103,12 +102,10 @@ def serve(
         if new is not None:
             out.print(f"API key, shown this once: {new}", markup=False, soft_wrap=True)
 
+    address = os.environ.get("RAY_ADDRESS")
     with Progress(err) as progress:
         run_command(
-            serve(
-                ServeOptions(app, settings, os.environ.get("RAY_ADDRESS"), ready, show_error),
-                progress,
-            )
+            serve(ServeOptions(app, settings, max_sessions, address, ready, show_error), progress)
         )
 
 

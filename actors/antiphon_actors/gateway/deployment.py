@@ -156,7 +156,7 @@ def _new_deployment(wishes: Wishes, key: str) -> Deployment:
         key_hash=hash_key(key),
         secret=new_secret(),
         public_url=wishes.public_url or "",
-        max_sessions=wishes.max_sessions or usual.max_sessions,
+        max_sessions=wishes.max_sessions or PoolSettings().max_sessions,
     )
 
 
@@ -184,7 +184,6 @@ def gateway_settings(deployment: Deployment) -> GatewaySettings:
         key_hash=deployment.key_hash,
         secret=deployment.secret,
         public_url=deployment.public_url,
-        max_sessions=deployment.max_sessions,
     )
 
 

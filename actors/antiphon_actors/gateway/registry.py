@@ -34,7 +34,7 @@ class Deployment:
         key_hash: Of the API key.
         secret: Of the tickets.
         public_url: See `GatewaySettings`.
-        max_sessions: Sessions on each node.
+        max_sessions: Sessions that each node runs at once.
     """
 
     cluster: str

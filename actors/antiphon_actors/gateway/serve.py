@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class ServeOptions:
     Attributes:
         app: The bot.
         settings: Of the gateway.
+        max_sessions: Sessions at once; None for as many as is usual.
         address: A running cluster to join; None for a private one on this machine.
         on_ready: Told the address when callers can come.
         on_failure: Told what goes wrong in sessions.
@@ -44,6 +45,7 @@ class ServeOptions:
 
     app: AppSpec
     settings: GatewaySettings
+    max_sessions: int | None
     address: str | None
     on_ready: Callable[[str], None]
     on_failure: Callable[[str], None]
@@ -56,7 +58,9 @@ async def serve(options: ServeOptions, progress: Progress) -> None:
         AntiphonError: If the cluster or its actors cannot be had, or the gateway cannot listen.
     """
     settings = options.settings
-    pools = PoolSettings(max_sessions=settings.max_sessions)
+    pools = PoolSettings()
+    if options.max_sessions is not None:
+        pools = replace(pools, max_sessions=options.max_sessions)
     async with (
         connected(options.address, progress) as directory,
         own_agent(directory, progress, pools, across_nodes=None) as agent,

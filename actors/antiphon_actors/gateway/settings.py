@@ -29,7 +29,8 @@ class GatewaySettings:
         public_url: What callers reach this gateway at (``wss://bots.example.com``), where that is
             not what they have asked for; empty: that.
         cors_origins: Origins whose pages may call `/connect`; ``*`` for any.
-        max_sessions: Sessions at once, those being admitted included.
+        max_sessions: Sessions of this gateway at once, those being admitted included; how many a node
+            runs is up to its agent.
         max_connections: Connections at once, of any kind.
         max_message_bytes: Largest WebSocket message of a caller.
         max_body_bytes: Largest body of a request.
@@ -47,8 +48,8 @@ class GatewaySettings:
     secret: str = field(default="", repr=False)
     public_url: str = ""
     cors_origins: tuple[str, ...] = ("*",)
-    max_sessions: int = 256
-    max_connections: int = 1024
+    max_sessions: int = 1024
+    max_connections: int = 2048
     max_message_bytes: int = 1 << 20
     max_body_bytes: int = 64 << 10
     handshake_secs: float = 10.0
