@@ -33,6 +33,8 @@ from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_
 CANCEL_DEADLINE_SECS = 4.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
+HAND_OVER_DEADLINE_SECS = 10.0
+"""How long a session may take to leave."""
 HANG_UP_DEADLINE_SECS = 2.0
 """How long the end of a caller's line may take."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
@@ -167,8 +169,9 @@ class _Outputs:
 class _Running:
     """A session in this process."""
 
-    def __init__(self, task: asyncio.Task[int]) -> None:
+    def __init__(self, task: asyncio.Task[int], caller: CallerWebSocket | None) -> None:
         self.task = task
+        self.caller = caller
 
 
 class SupervisorActor(WatchedActor):
@@ -234,7 +237,7 @@ class SupervisorActor(WatchedActor):
                 self._run_to_its_end(spec, record, files, tasks, caller),
                 name=f"session {spec.run_id}",
             )
-        self._sessions[spec.run_id] = _Running(task)
+        self._sessions[spec.run_id] = _Running(task, caller)
         if caller is not None:
             caller.call_when_lost(task.cancel)
         task.add_done_callback(lambda _: outputs.end())
@@ -258,6 +261,20 @@ class SupervisorActor(WatchedActor):
             return True
         running.task.cancel()
         await asyncio.wait({running.task}, timeout=CANCEL_DEADLINE_SECS)
+        return running.task.done()
+
+    async def hand_over(self, run_id: str) -> bool:
+        """Has a session go on in another supervisor; returns whether it has left this one.
+
+        Only one behind the gateway can: somebody has to hold its caller's line meanwhile.
+        """
+        running = self._sessions.get(run_id)
+        if running is None:
+            return True
+        if running.caller is None:
+            return False
+        running.caller.ask_to_move()
+        await asyncio.wait({running.task}, timeout=HAND_OVER_DEADLINE_SECS)
         return running.task.done()
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]

@@ -154,6 +154,24 @@ async def test_a_process_that_is_stuck_is_killed(
         await client.close()
 
 
+async def test_a_process_can_hand_a_session_over(serve: Serve) -> None:
+    diary = Diary()
+    diary.commits = True
+    async with serve(patience=patience(restarts=1)) as line:
+        line.processes.bot = diary
+        client = await line.call()
+        for number in range(3):
+            process = await line.process(number)
+            process.sockets[0].end_prologue()
+            await client.send(f"hello {number}")
+            assert await heard(client) == f"{number} resumed={number > 0} hello {number}"
+            await until(lambda: line.gateway.status()["sessions"][0]["kept_bytes"] == 0)
+            process.sockets[0].ask_to_move()
+            await until(lambda: not process.running)  # noqa: B023 - awaited at once
+        await until(lambda: len(line.processes.all) == 4)
+        await client.close()
+
+
 async def test_another_attempt_is_made_when_there_is_no_room(serve: Serve) -> None:
     async with serve(patience=patience(retry_secs=0.01)) as line:
         line.processes.bot = Diary()

@@ -22,6 +22,7 @@ from antiphon_actors.gateway.session_events import (
     HangUp,
     LineLost,
     LineOpened,
+    MoveWanted,
     Refused,
     Release,
     Report,
@@ -279,6 +280,18 @@ def test_losses_that_are_far_apart_are_survived() -> None:
     assert story.machine.resumed == 10
 
 
+def test_a_supervisor_can_ask_to_be_rid_of_a_session() -> None:
+    story = Story(*UP)
+    for attempt in range(10):  # these are no losses
+        fence, reserve = story.then(MoveWanted(attempt)).last
+        assert fence == Fence(attempt)
+        assert isinstance(reserve, Reserve)
+        assert attempt in reserve.avoid
+        story.then(Granted(attempt + 1), Run(attempt + 1, resume=True))
+        story.then(LineOpened(attempt + 1))
+    assert story.at(State.RUNNING)
+
+
 @pytest.mark.parametrize(
     "events",
     [
@@ -306,6 +319,7 @@ _EVENTS = st.one_of(
     st.builds(RunEnded, _ATTEMPTS, st.integers(0, 1)),
     st.builds(RunFailed, _ATTEMPTS, st.just("killed"), st.booleans()),
     st.builds(BotHungUp, _ATTEMPTS),
+    st.builds(MoveWanted, _ATTEMPTS),
     st.builds(CallerLeft, st.just(1005), st.just("")),
     st.builds(HangUp, st.just(1013), st.just("busy")),
     st.builds(Tick),

@@ -33,6 +33,7 @@ from antiphon_actors.gateway.session_events import (
     HangUp,
     LineLost,
     LineOpened,
+    MoveWanted,
     Refused,
     Release,
     Report,
@@ -232,6 +233,8 @@ class CallerSession:
             self._log.commit(message.number)
         elif message.kind is Kind.PROLOGUE:
             self._log.end_prologue(message.number)
+        elif message.kind is Kind.MOVE:
+            self._feed(MoveWanted(number))
         else:
             if message.kind is Kind.CLOSED:
                 self._caller.close(*message.code_and_reason)

@@ -99,6 +99,13 @@ class BotHungUp:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveWanted:
+    """The supervisor wants to be rid of the session, which goes on in another."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class CallerLeft:
     """The caller's connection is closed, or broken."""
 
@@ -127,6 +134,7 @@ Event = (
     | RunEnded
     | RunFailed
     | BotHungUp
+    | MoveWanted
     | CallerLeft
     | HangUp
     | Tick

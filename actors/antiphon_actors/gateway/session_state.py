@@ -40,6 +40,7 @@ from antiphon_actors.gateway.session_events import (
     HangUp,
     LineLost,
     LineOpened,
+    MoveWanted,
     Refused,
     Release,
     Report,
@@ -156,6 +157,8 @@ class SessionMachine:
                 return self._run_ended(event)
             case BotHungUp():
                 return self._bot_hung_up(now)
+            case MoveWanted():
+                return self._move(now)
 
     # --- the way up -----------------------------------------------------------------------------
 
@@ -210,10 +213,18 @@ class SessionMachine:
                 *self._lose(f"{count} supervisors lost within {period:g} s: {reason}"),
             ]
         self._losses.append(now)
+        return [*actions, *self._resume(now)]
+
+    def _move(self, now: float) -> list[Action]:
+        if self.state is not State.RUNNING:
+            return []
+        return [*self._give_back(Fence(self.attempt)), *self._resume(now)]
+
+    def _resume(self, now: float) -> list[Action]:
         self.resuming = True
         self._resume_by = now + self._patience.resume_secs
         self._attempts_left = self._patience.resume_attempts
-        return [*actions, *self._next_attempt()]
+        return self._next_attempt()
 
     def _try_again(self, reason: str, now: float) -> list[Action]:
         """Makes a further attempt, after a pause."""

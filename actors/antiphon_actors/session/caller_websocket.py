@@ -149,6 +149,13 @@ class CallerWebSocket(WebSocket):
         """
         self._tell(Kind.COMMITTED, self.received if received is None else received)
 
+    def ask_to_move(self) -> None:
+        """Asks the gateway to have the session go on in another process.
+
+        It cancels the session here then, as if this process had failed.
+        """
+        self._tell(Kind.MOVE, 0)
+
     # What the line tells (`LineOwner`).
 
     def line_opened(self) -> None:

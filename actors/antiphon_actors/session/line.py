@@ -40,6 +40,8 @@ class Kind(IntEnum):
     """Of the bot: the caller's messages up to this number are what it had to know at its start."""
     FINISHED = 5
     """Of the bot: it has ended, so that a line that breaks from now on is no loss."""
+    MOVE = 6
+    """Of the bot's process: the session is to go on in another one."""
 
 
 @dataclass(frozen=True, slots=True)
