@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ async def test_the_call_goes_on_when_its_supervisor_does_not(
         first = await ask(client, "one")
         assert not first.resumed
         os.kill(first.pid, fault)
+        await until(lambda: _is_out_of_action(first.pid))
         await client.send("two")
         # Nothing was committed: the new one is told everything.
         answers = [await heard(client) for _ in range(2)]
@@ -165,14 +167,19 @@ async def test_the_call_goes_on_when_its_supervisor_does_not(
         (session,) = line.gateway.status()["sessions"]
         assert session["resumed"] == 1
         # A frozen one is killed.
-        await until(lambda: not psutil.pid_exists(first.pid) or _is_zombie(first.pid))
+        await until(lambda: _status(first.pid) in (None, psutil.STATUS_ZOMBIE))
         await client.close()
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_out_of_action(pid: int) -> bool:
+    return _status(pid) in (None, psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
+
+
+def _status(pid: int) -> str | None:
+    """What a process does; None if it is gone."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    return True
+        return str(psutil.Process(pid).status())
+    return None
 
 
 # -- on a cluster of two nodes -------------------------------------------------------------------
@@ -289,6 +296,17 @@ async def test_what_is_deployed_keeps_its_settings(
     assert await undeploy("echo", 0.0) is False
     (first, *_) = await statuses()
     assert [app["name"] for app in first["apps"]] == ["other"]
+
+
+async def test_a_deployment_that_fails_leaves_nothing(
+    cluster: LocalCluster, nothing_left: None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1:{port}"):
+            await deploy(echo(), Wishes(port=port, api_key=KEY))
+    assert await Registry().deployment() is None
+    assert await Registry().apps() == []
 
 
 async def test_a_gateway_that_is_drained_says_so_in_its_status(

@@ -52,7 +52,7 @@ class GatewayFacts:
 class GatewayActor(WatchedActor):
     """A gateway of a cluster; see the package.
 
-    Where Ray has restarted it, it starts by itself and reads what is deployed.
+    It starts by itself and reads what is deployed, also where Ray has restarted it.
 
     Args:
         settings: How it works.
@@ -68,9 +68,8 @@ class GatewayActor(WatchedActor):
         self._registry = Registry()
         context = ray.get_runtime_context()
         self._node_id = context.get_node_id()
-        if context.was_current_actor_reconstructed:
-            # Nobody else will: it runs as soon as this constructor has returned.
-            context.current_actor.start_again.remote()
+        # Nobody else will after a restart. It runs when this constructor has returned.
+        context.current_actor.keep_starting.remote()
 
     async def start(self) -> GatewayFacts:
         """Begins to listen; later calls only answer.
@@ -88,7 +87,7 @@ class GatewayActor(WatchedActor):
             host, port = self._server.address
             return GatewayFacts(self._node_id, os.getpid(), host, port)
 
-    async def start_again(self) -> None:
+    async def keep_starting(self) -> None:
         """Starts, however long it takes until that is possible."""
         pause = _RESTART_PAUSE_SECS
         while True:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from loguru import logger
 from starlette.responses import Response
@@ -96,23 +97,24 @@ class CallerConnection:
             await asyncio.wait(self._tasks)
         self._end()
 
-    def _start(self, work: object, name: str) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))  # type: ignore[arg-type]
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
 
     async def _read(self) -> None:
-        code, reason = _ABNORMAL, ""
-        with contextlib.suppress(*_GONE):
-            while True:
+        while True:
+            try:
                 message = await self._websocket.receive()
-                if message["type"] == "websocket.disconnect":
-                    code, reason = message.get("code") or _ABNORMAL, message.get("reason") or ""
-                    break
-                data = message.get("bytes")
-                if data is not None:
-                    self._owner.caller_said(Kind.BYTES, data)
-                else:
-                    self._owner.caller_said(Kind.TEXT, message["text"].encode())
-        self._leave(code, reason)
+            except _GONE:
+                self._leave(_ABNORMAL, "")
+                return
+            if message["type"] == "websocket.disconnect":
+                self._leave(message.get("code") or _ABNORMAL, message.get("reason") or "")
+                return
+            data = message.get("bytes")
+            if data is not None:
+                self._owner.caller_said(Kind.BYTES, data)
+            else:
+                self._owner.caller_said(Kind.TEXT, message["text"].encode())
 
     async def _write(self) -> None:
         try:

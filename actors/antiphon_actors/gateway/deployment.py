@@ -77,14 +77,25 @@ async def deploy(app: AppSpec, wishes: Wishes) -> Deployed:
         ClusterError: Something does not start.
     """
     registry = Registry()
-    deployment, key = await registry.deployment(), None
-    if deployment is None:
-        key = None if wishes.api_key is not None else new_key()
-        deployment = _new_deployment(wishes, key or wishes.api_key or "")
-    else:
+    deployment = await registry.deployment()
+    if deployment is not None:
         _check(deployment, wishes)
-    facts = await start_everywhere(deployment)
+        return await _deploy(app, deployment, registry, None)
+    key = None if wishes.api_key is not None else new_key()
+    deployment = _new_deployment(wishes, key or wishes.api_key or "")
+    # First: gateways that were started and then forgotten would ask for a key that nobody knows.
     await registry.put_deployment(deployment)
+    try:
+        return await _deploy(app, deployment, registry, key)
+    except BaseException:
+        await _end_everything(registry)
+        raise
+
+
+async def _deploy(
+    app: AppSpec, deployment: Deployment, registry: Registry, key: str | None
+) -> Deployed:
+    facts = await start_everywhere(deployment)
     await registry.put_app(app)
     for one in facts:
         await _ask(one.node_id, "reload")
@@ -133,11 +144,7 @@ async def undeploy(name: str, grace_secs: float) -> bool:
             await _ask(node_id, "reload")
         return False
     await _drain(nodes, grace_secs)
-    for node_id in nodes:
-        await _end_gateway(node_id)
-    for node_id in nodes:
-        await _end_agent(node_id)
-    await registry.put_deployment(None)
+    await _end_everything(registry)
     return True
 
 
@@ -201,7 +208,6 @@ async def _start_on(node_id: str, deployment: Deployment) -> GatewayFacts:
             facts: GatewayFacts = await gateway.start.remote()
     except RayTaskError as error:
         if isinstance(error.cause, ConfigError):
-            await _end_gateway(node_id)
             raise error.cause from None
         raise ClusterError(f"node {node_id} did not start: {error.cause}") from error
     except RayError as error:
@@ -220,6 +226,15 @@ async def _drain(nodes: Sequence[str], grace_secs: float) -> None:
         async with asyncio.timeout(grace_secs):
             while any([(await _status(node_id)).get("sessions") for node_id in nodes]):  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECS)
+
+
+async def _end_everything(registry: Registry) -> None:
+    nodes = [node.node_id for node in living_nodes()]
+    for node_id in nodes:
+        await _end_gateway(node_id)
+    for node_id in nodes:
+        await _end_agent(node_id)
+    await registry.put_deployment(None)
 
 
 async def _status(node_id: str) -> dict[str, Any]:

@@ -185,11 +185,7 @@ class CallerSession:
             elif not self.state.final:
                 await self._caller.accept()
                 await self._over.wait()
-                # What the bot has said to the end still has to reach the caller.
-                async with asyncio.timeout(self._around.settings.send_secs):
-                    await self._caller.closed()
-        except TimeoutError:
-            self._log_to.debug("the caller's connection did not close in time")
+                await self._flush()
         finally:
             clock.cancel()
             for attempt in list(self._attempts.values()):  # none, unless this is cancelled
@@ -198,6 +194,12 @@ class CallerSession:
                     self._around.spawn(_fence(attempt, self._run_id(attempt)), "fence")
             await self._caller.aclose()
             await asyncio.wait({clock})
+
+    async def _flush(self) -> None:
+        """Waits until what the bot has said to the end has reached the caller."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._around.settings.send_secs):
+                await self._caller.closed()
 
     # What the caller does (`CallerOwner`).
 

@@ -79,7 +79,7 @@ class Patience:
     retry_secs: float = 0.2
     restarts: int = 3
     restart_period_secs: float = 60.0
-    grace_secs: float = 5.0
+    grace_secs: float = 20.0
     cancel_secs: float = 5.0
 
 
