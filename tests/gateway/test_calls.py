@@ -80,6 +80,13 @@ async def test_an_unknown_bot_is_not_there(serve: Serve) -> None:
         assert "echo, other" in body
 
 
+async def test_there_is_nothing_elsewhere(serve: Serve) -> None:
+    async with serve() as line:
+        status, _, body = await refused(f"ws://{line.address}/elsewhere?token={KEY}")
+        assert status == 404
+        assert "no such page" in body
+
+
 async def test_a_full_cluster_says_when_to_come_back(serve: Serve) -> None:
     async with serve() as line:
         line.processes.refusal = NoActorError("the node is full", True, 2.5)
@@ -162,6 +169,16 @@ async def test_the_bot_hangs_up_with_its_own_code(serve: Serve) -> None:
         client = await line.call()
         assert await heard(client) == "bye"
         assert await hung_up(client) == (4001, "enough")
+
+
+async def test_a_code_that_cannot_be_sent_is_not(serve: Serve) -> None:
+    async def bye(arguments: WebSocketRunnerArguments) -> None:
+        await arguments.websocket.close(1006, "ü" * 100)
+
+    async with serve() as line:
+        line.processes.bot = bye
+        client = await line.call()
+        assert await hung_up(client) == (1000, "ü" * 61)
 
 
 async def test_a_bot_that_fails_is_no_riddle_to_the_caller(serve: Serve) -> None:

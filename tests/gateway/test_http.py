@@ -93,6 +93,17 @@ async def test_connect_tells_where_to_call_and_what_was_asked_reaches_the_bot(se
         assert bodies == [{"table": 7}]
 
 
+@pytest.mark.parametrize("letter", ["x", "ü", "\u2028", '"'])
+async def test_the_largest_body_fits_in_the_url(serve: Serve, letter: str) -> None:
+    async with serve() as line:
+        limit = line.gateway.settings.max_body_bytes
+        text = letter * ((limit - 10) // len(json.dumps(letter, ensure_ascii=False)[1:-1].encode()))
+        body = json.dumps({"a": text}, ensure_ascii=False).encode()
+        assert limit - 20 < len(body) <= limit
+        _, _, answer = await request(line.address, "POST", "/connect/echo", body, X_API_Key=KEY)
+        await (await connect(answer["ws_url"])).close()
+
+
 async def test_an_sdk_sends_no_body_at_all(serve: Serve) -> None:
     async with serve() as line:
         line.gateway.set_apps([app_named("only")])
@@ -110,8 +121,8 @@ async def test_an_sdk_sends_no_body_at_all(serve: Serve) -> None:
         ("/connect", b"", 404, "no such bot"),
         ("/connect/echo", b"{", 400, "not JSON"),
         ("/connect/echo", b"[]", 400, "not a JSON object"),
-        ("/connect/echo", b"[" * 50_000, 400, "not JSON"),
-        ("/connect/echo", b'"' + b"x" * 70_000, 413, "request too large"),
+        ("/connect/echo", b"[" * 4_000, 400, "not JSON"),
+        ("/connect/echo", b'"' + b"x" * 5_000, 413, "request too large"),
         ("/nowhere", b"", 404, "no such page"),
         ("/status", b"", 405, "wrong method"),
     ],

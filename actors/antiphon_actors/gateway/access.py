@@ -110,8 +110,8 @@ class Access:
 
     def issue(self, ticket: Ticket) -> str:
         """Returns a ticket as text for a URL."""
-        plain = json.dumps({"app": ticket.app, "body": ticket.body}).encode()
-        return self._fernet.encrypt(plain).decode()
+        plain = json.dumps({"app": ticket.app, "body": ticket.body}, ensure_ascii=False)
+        return self._fernet.encrypt(plain.encode()).decode()
 
     def _read(self, text: str) -> Ticket | None:
         try:

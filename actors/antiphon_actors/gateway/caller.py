@@ -19,6 +19,9 @@ _ABNORMAL = 1006
 _MAX_REASON_BYTES = 123
 """Of a close frame (RFC 6455, 5.5)."""
 
+# Those that an endpoint may send, beside 3000 to 4999 (RFC 6455, 7.4, and the registry of IANA).
+_SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+
 _GONE = (WebSocketDisconnect, RuntimeError, OSError)
 
 
@@ -80,8 +83,14 @@ class CallerConnection:
         self._news.set()
 
     def close(self, code: int, reason: str) -> None:
-        """Closes the connection behind what waits to be sent; the first call counts."""
+        """Closes the connection behind what waits to be sent; the first call counts.
+
+        A code that cannot be sent becomes 1000.
+        """
         if self._close is None:
+            if code not in _SENDABLE_CODES and not 3000 <= code < 5000:
+                logger.warning("a bot closed with a code that cannot be sent", code=code)
+                code = 1000
             self._close = code, reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
             self._news.set()
 

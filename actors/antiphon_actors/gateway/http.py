@@ -16,6 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from antiphon_actors.gateway.access import Ticket
+from antiphon_actors.gateway.caller import deny
 from antiphon_actors.gateway.gateway import Gateway
 from antiphon_actors.gateway.refusal import Refusal
 
@@ -39,6 +40,7 @@ def make_application(gateway: Gateway) -> Starlette:
             Route("/connect/{app}", routes.connect, methods=["POST"]),
             WebSocketRoute("/ws", routes.call),
             WebSocketRoute("/ws/{app}", routes.call),
+            WebSocketRoute("/{path:path}", routes.nowhere),
         ],
         middleware=[
             # No cookie gives access, so no origin has to be kept out unless the operator says so.
@@ -80,6 +82,9 @@ class _Routes:
         app = websocket.path_params.get("app", "")
         await self._gateway.serve(websocket, app)
 
+    async def nowhere(self, websocket: WebSocket) -> None:
+        await deny(websocket, _no_such_page().response())
+
     def _base_url(self, request: Request) -> str:
         base = self._gateway.settings.public_url
         if base:
@@ -116,7 +121,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return Refusal(404, "no such page", "there are /health, /status, /connect and /ws").response()
+    return _no_such_page().response()
+
+
+def _no_such_page() -> Refusal:
+    return Refusal(404, "no such page", "there are /health, /status, /connect and /ws")
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:

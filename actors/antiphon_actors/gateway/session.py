@@ -58,6 +58,9 @@ from antiphon_actors.supervisor import Failure, Output, SessionSpec, run_id
 FENCE_DEADLINE_SECS = 5.0
 """How long a supervisor may take to answer that it has ended a session; then it is killed."""
 
+RELEASE_DEADLINE_SECS = 5.0
+"""How long an agent may take to take a place back."""
+
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
 
@@ -177,8 +180,9 @@ class CallerSession:
         """
         clock = self._loop.create_task(self._keep_time(), name=f"clock {self.session_id}")
         try:
-            await self._caller.begin()
+            # Before anything is awaited: from here on the session can be told to end.
             self._perform(self._machine.start())
+            await self._caller.begin()
             denial = await self._admission
             if denial is not None:
                 await deny(self._websocket, _refusal(denial).response())
@@ -457,8 +461,12 @@ class _LineEnd:
 
 
 async def _release(attempt: _Attempt) -> None:
-    if attempt.supervisor is not None:
-        await attempt.supervisor.release()
+    assert attempt.supervisor is not None
+    try:
+        async with asyncio.timeout(RELEASE_DEADLINE_SECS):
+            await attempt.supervisor.release()
+    except TimeoutError:
+        logger.error("a place was not given back in time", supervisor=attempt.supervisor.where)
 
 
 async def _fence(attempt: _Attempt, name: str) -> None:
@@ -477,7 +485,7 @@ async def _fence(attempt: _Attempt, name: str) -> None:
     except SupervisorLostError as error:
         logger.debug("a fenced supervisor is dead", error=str(error))
     finally:
-        await attempt.supervisor.release()
+        await _release(attempt)
 
 
 def _refusal(denial: Deny) -> Refusal:

@@ -33,7 +33,7 @@ class GatewaySettings:
             runs is up to its agent.
         max_connections: Connections at once, of any kind.
         max_message_bytes: Largest WebSocket message of a caller.
-        max_body_bytes: Largest body of a request.
+        max_body_bytes: Largest body of a request; it has to fit in a URL, encrypted.
         handshake_secs: From a connection to the end of its first request's head.
         idle_secs: A session in which nobody sends anything for so long is ended.
         send_secs: A caller who takes nothing for so long counts as gone.
@@ -51,7 +51,7 @@ class GatewaySettings:
     max_sessions: int = 1024
     max_connections: int = 2048
     max_message_bytes: int = 1 << 20
-    max_body_bytes: int = 64 << 10
+    max_body_bytes: int = 4 << 10
     handshake_secs: float = 10.0
     idle_secs: float = 300.0
     send_secs: float = 10.0
