@@ -139,11 +139,11 @@ async def undeploy(name: str, grace_secs: float) -> bool:
         raise ConfigError(f"{name} is not deployed here; deployed: {names}")
     await registry.remove_app(name)
     nodes = [node.node_id for node in living_nodes()]
+    for node_id in nodes:
+        await _ask(node_id, "reload")
     if len(apps) > 1:
-        for node_id in nodes:
-            await _ask(node_id, "reload")
         return False
-    await _drain(nodes, grace_secs)
+    await _wait_for_calls(nodes, grace_secs)
     await _end_everything(registry)
     return True
 
@@ -219,9 +219,8 @@ async def _start_on(node_id: str, deployment: Deployment) -> GatewayFacts:
     return facts
 
 
-async def _drain(nodes: Sequence[str], grace_secs: float) -> None:
-    for node_id in nodes:
-        await _ask(node_id, "drain", "the bot is being taken off")
+async def _wait_for_calls(nodes: Sequence[str], grace_secs: float) -> None:
+    """Waits until the gateways of nodes have no calls, or the time is over."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace_secs):
             while any([(await _status(node_id)).get("sessions") for node_id in nodes]):  # noqa: ASYNC110
@@ -234,6 +233,8 @@ async def _end_everything(registry: Registry) -> None:
         await _end_gateway(node_id)
     for node_id in nodes:
         await _end_agent(node_id)
+    for app in await registry.apps():
+        await registry.remove_app(app.name)
     await registry.put_deployment(None)
 
 
