@@ -35,8 +35,22 @@ class SupervisorLostError(SessionError):
     """The process that ran a session's bot has died, or cannot be reached."""
 
 
+class CheckpointStoreError(AntiphonError):
+    """A store of checkpoints did not do what it was asked to.
+
+    It may have done it all the same, if no answer came.
+
+    Attributes:
+        retryable: Whether the same request may succeed later.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
 class SessionLostError(SessionError):
-    """A session cannot be resumed, by no supervisor: what it would need is missing or unusable."""
+    """A session was to go on from a checkpoint, and cannot."""
 
 
 class NoActorError(PlacementError):

@@ -9,16 +9,22 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import ray
 from loguru import logger
 
-from antiphon.errors import SessionError
+from antiphon.errors import AntiphonError, SessionError
 from antiphon.pipeline.executor import Executor, use_executor
+from antiphon.pipeline.keeper import use_keeper
 from antiphon.runner.types import RunnerArguments, WebSocketRunnerArguments
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
+from antiphon_actors.checkpoints.open_store import open_store
+from antiphon_actors.checkpoints.session import KeptSession
+from antiphon_actors.checkpoints.store import CheckpointStore
+from antiphon_actors.errors import SessionLostError
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
@@ -33,12 +39,12 @@ from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_
 CANCEL_DEADLINE_SECS = 4.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
-HAND_OVER_DEADLINE_SECS = 10.0
-"""How long a session may take to leave."""
 HANG_UP_DEADLINE_SECS = 2.0
 """How long the end of a caller's line may take."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
 """Output that may wait for whoever follows a session; further pieces are dropped and counted."""
+
+HAND_OVER_SECS = 5.0
 
 _PIECE_CHARS = 64 * 1024
 
@@ -57,9 +63,11 @@ class SessionSpec:
         log_level: Logs below it are not shown.
         directory: What becomes the working directory, if it exists there; only for a supervisor
             with one session, as a process has one. None leaves it.
+        checkpoints: Whether the session is saved as it goes, so that it can go on in another
+            supervisor if this one dies. Where it is saved, the environment says (`open_store`).
+        resume: Whether it goes on from what was saved; it is saved further then.
         caller: Who called, for a session behind the gateway.
-        resume: Whether the session goes on that another supervisor has begun.
-        attempt: How many supervisors the session has had before this one.
+        attempt: How many supervisors the session has had before this one, where somebody counts.
     """
 
     session_id: str
@@ -69,8 +77,9 @@ class SessionSpec:
     collect: bool = False
     log_level: str = "WARNING"
     directory: Path | None = None
-    caller: CallerRequest | None = None
+    checkpoints: bool = False
     resume: bool = False
+    caller: CallerRequest | None = None
     attempt: int = 0
 
     @property
@@ -169,9 +178,25 @@ class _Outputs:
 class _Running:
     """A session in this process."""
 
-    def __init__(self, task: asyncio.Task[int], caller: CallerWebSocket | None) -> None:
-        self.task = task
+    def __init__(self, caller: CallerWebSocket | None) -> None:
+        self.task: asyncio.Task[int]
         self.caller = caller
+        self.kept: KeptSession | None = None
+        self.lost = ""
+        self.handed_over = False
+
+    def abandon(self) -> None:
+        """Ends the session here, because it goes on elsewhere: what was saved of it stays."""
+        self.handed_over = True
+        if self.kept is not None:
+            self.kept.abandon()
+        self.task.cancel()
+
+    async def cancel(self) -> bool:
+        """Ends the session now; returns whether it has ended within the deadline."""
+        self.task.cancel()
+        await asyncio.wait({self.task}, timeout=CANCEL_DEADLINE_SECS)
+        return self.task.done()
 
 
 class SupervisorActor(WatchedActor):
@@ -181,9 +206,17 @@ class SupervisorActor(WatchedActor):
         hub_dir: Directory of the process's Unix socket.
         agent: The node agent, which owns this actor and the processor actors.
         network: The node's place among others; None if sessions stay on one node.
+        store: Where sessions are saved, or its name (`open_store`); None for what the environment
+            says.
     """
 
-    def __init__(self, hub_dir: str, agent: Any, network: Network | None = None) -> None:
+    def __init__(
+        self,
+        hub_dir: str,
+        agent: Any,
+        network: Network | None = None,
+        store: CheckpointStore | str | None = None,
+    ) -> None:
         super().__init__()
         self._hub_dir = hub_dir
         self._agent = agent
@@ -191,6 +224,7 @@ class SupervisorActor(WatchedActor):
         self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Running] = {}
+        self._store = store
 
     async def start(self) -> ActorFacts:
         """Opens the process's hub; later calls return the same facts."""
@@ -214,7 +248,16 @@ class SupervisorActor(WatchedActor):
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for the health check."""
-        return {"sessions": len(self._sessions), "links": self._endpoint.statistics()}
+        kept = [running.kept for running in self._sessions.values() if running.kept is not None]
+        counts = [one.keeper.statistics for one in kept]
+        return {
+            "sessions": len(self._sessions),
+            "links": self._endpoint.statistics(),
+            "checkpoints": {
+                name: sum(getattr(count, name) for count in counts)
+                for name in ("saved", "failed", "unsavable")
+            },
+        }
 
     async def run_session(
         self, spec: SessionSpec
@@ -228,54 +271,81 @@ class SupervisorActor(WatchedActor):
         outputs = _Outputs()
         record = SessionRecord(on_failure=outputs.fail)
         files: dict[str, bytes] = {}
+        running = _Running(caller)
         with (
             console.session_output(outputs.write, spec.log_level),
             logger.contextualize(session_id=spec.session_id),
             own_tasks() as tasks,
         ):
-            task = asyncio.create_task(
-                self._run_to_its_end(spec, record, files, tasks, caller),
+            task = running.task = asyncio.create_task(
+                self._run_to_its_end(spec, record, files, running, tasks),
                 name=f"session {spec.run_id}",
             )
-        self._sessions[spec.run_id] = _Running(task, caller)
+        self._sessions[spec.run_id] = running
         if caller is not None:
-            caller.call_when_lost(task.cancel)
+            # Either the caller is gone with the gateway, or another supervisor has the session by now.
+            caller.call_when_lost(running.abandon)
         task.add_done_callback(lambda _: outputs.end())
         try:
             async for item in outputs:
                 yield item
-            report = _report(spec, record, files, task)
+            report = _report(spec, record, files, running)
             for text in report.failures[len(record.failures) :]:
                 yield Failure(text)
             yield report
         finally:
             if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CANCEL_DEADLINE_SECS)
+                await running.cancel()
             self._sessions.pop(spec.run_id, None)
 
     async def cancel_session(self, run_id: str) -> bool:
         """Ends a session now; returns whether it has ended within the deadline."""
         running = self._sessions.get(run_id)
-        if running is None:
-            return True
-        running.task.cancel()
-        await asyncio.wait({running.task}, timeout=CANCEL_DEADLINE_SECS)
-        return running.task.done()
+        return running is None or await running.cancel()
 
-    async def hand_over(self, run_id: str) -> bool:
-        """Has a session go on in another supervisor; returns whether it has left this one.
+    async def hand_over(self, run_id: str, deadline_secs: float = HAND_OVER_SECS) -> bool:
+        """Saves a session and ends it here, so that it goes on in another supervisor.
 
-        Only one behind the gateway can: somebody has to hold its caller's line meanwhile.
+        Its report says ``handed_over``; who runs it runs it again, with ``resume``.
+
+        Args:
+            run_id: The session.
+            deadline_secs: How long saving it may take.
+
+        Returns:
+            Whether it can go on elsewhere. If not, it goes on here.
+        """
+        running = self._sessions.get(run_id)
+        if running is None or running.kept is None or running.task.done():
+            return False
+        try:
+            async with asyncio.timeout(deadline_secs):
+                await running.kept.hand_over()
+        except (AntiphonError, TimeoutError) as error:
+            logger.warning(
+                "session stays: it cannot be saved",
+                run_id=run_id,
+                error=str(error) or "no answer in time",
+            )
+            return False
+        running.handed_over = True
+        if running.caller is not None:
+            # Before the bot's end could be taken for a hang-up.
+            await running.caller.let_go()
+        await running.cancel()
+        return True
+
+    async def abandon_session(self, run_id: str) -> bool:
+        """Ends a session that goes on elsewhere by now: what was saved of it stays.
+
+        Returns:
+            Whether it has ended within the deadline.
         """
         running = self._sessions.get(run_id)
         if running is None:
             return True
-        if running.caller is None:
-            return False
-        running.caller.ask_to_move()
-        await asyncio.wait({running.task}, timeout=HAND_OVER_DEADLINE_SECS)
-        return running.task.done()
+        running.abandon()
+        return await running.cancel()
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
     async def ctl_pid(self) -> int:
@@ -286,11 +356,13 @@ class SupervisorActor(WatchedActor):
         """Ends every session and closes the hub."""
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
+        if isinstance(self._store, CheckpointStore):
+            await self._store.aclose()
 
     async def _connect(self, spec: SessionSpec) -> CallerWebSocket | None:
         if spec.caller is None:
             return None
-        caller = CallerWebSocket(spec.caller, self._endpoint, resumed=spec.resume)
+        caller = CallerWebSocket(spec.caller, self._endpoint)
         await caller.connect()
         return caller
 
@@ -299,26 +371,21 @@ class SupervisorActor(WatchedActor):
         spec: SessionSpec,
         record: SessionRecord,
         files: dict[str, bytes],
+        running: _Running,
         tasks: Tasks,
-        caller: CallerWebSocket | None,
     ) -> int:
         code = 1
         try:
-            code = await self._run(spec, record, files, caller)
+            code = await self._run(spec, record, files, running)
             return code
         finally:
-            if caller is not None:
-                await _hang_up(caller, failed=code != 0)
+            await _hang_up(running, failed=code != 0)
             left = await end_tasks(tasks, TASKS_DEADLINE_SECS)
             if left:
                 logger.warning("tasks of the bot do not end", count=left)
 
     async def _run(
-        self,
-        spec: SessionSpec,
-        record: SessionRecord,
-        files: dict[str, bytes],
-        caller: CallerWebSocket | None,
+        self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], running: _Running
     ) -> int:
         try:
             module = load_bot(spec.bot_file)
@@ -328,7 +395,12 @@ class SupervisorActor(WatchedActor):
             def executor() -> Executor:
                 nonlocal numbered
                 numbered += 1
-                name = spec.run_id if numbered == 1 else f"{spec.run_id}.{numbered}"
+                name = spec.run_id
+                if running.kept is not None and running.kept.number:
+                    # What is left of an earlier process may still be in the actors.
+                    name += f"~{running.kept.number}"
+                if numbered > 1:
+                    name += f".{numbered}"
                 return ActorExecutor(
                     name,
                     self._endpoint,
@@ -339,30 +411,66 @@ class SupervisorActor(WatchedActor):
                     import_paths=[spec.bot_file.directory],
                 )
 
-            with output_directory(
-                spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
-            ) as body:
-                arguments = _arguments(spec, body, caller)
-                with use_executor(executor):
-                    return await run_bot(module, spec.bot_file, arguments)
+            async with self._keep(spec, module, running) as kept:
+                with output_directory(
+                    spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
+                ) as body:
+                    arguments = _arguments(spec, body, running)
+                    keeper = kept.keeper if kept is not None else None
+                    with use_executor(executor), use_keeper(keeper):
+                        return await run_bot(module, spec.bot_file, arguments)
         except BotError as error:
             record.fail(str(error))
             return 1
+        except SessionLostError as error:
+            running.lost = str(error)
+            record.fail(f"the session is lost: {error}")
+            return 1
+
+    @contextlib.asynccontextmanager
+    async def _keep(
+        self, spec: SessionSpec, module: ModuleType, running: _Running
+    ) -> AsyncIterator[KeptSession | None]:
+        """Saves a session that is to be saved."""
+        if not spec.checkpoints and not spec.resume:
+            yield None
+            return
+        if not isinstance(self._store, CheckpointStore):
+            self._store = open_store(self._store)
+        async with KeptSession(
+            self._store,
+            spec.session_id,
+            spec.bot_file,
+            resume=spec.resume,
+            anew_when_lost=bool(getattr(module, "start_anew_when_lost", False)),
+        ) as kept:
+            running.kept, running.lost = kept, kept.lost
+            yield kept
 
 
-def _arguments(
-    spec: SessionSpec, body: dict[str, Any], caller: CallerWebSocket | None
-) -> RunnerArguments:
+def _arguments(spec: SessionSpec, body: dict[str, Any], running: _Running) -> RunnerArguments:
+    resume = running.kept.resume if running.kept is not None else None
+    if running.caller is None:
+        return RunnerArguments(body=body, session_id=spec.session_id, resume=resume)
+    # A session of which nothing was saved yet begins, though another supervisor had it before.
+    running.caller.resumed = resume is not None
+    return WebSocketRunnerArguments(
+        websocket=running.caller, body=body, session_id=spec.session_id, resume=resume
+    )
+
+
+async def _hang_up(running: _Running, *, failed: bool) -> None:
+    """Ends the caller's line, and the call with it unless the session goes on elsewhere, or was lost."""
+    caller = running.caller
     if caller is None:
-        return RunnerArguments(body=body, session_id=spec.session_id)
-    return WebSocketRunnerArguments(websocket=caller, body=body, session_id=spec.session_id)
-
-
-async def _hang_up(caller: CallerWebSocket, *, failed: bool) -> None:
+        return
     code, reason = (1011, "the bot failed") if failed else (1000, "")
     try:
         async with asyncio.timeout(HANG_UP_DEADLINE_SECS):
-            await caller.finish(code, reason)
+            if running.handed_over or (failed and running.lost):
+                await caller.let_go()
+            else:
+                await caller.finish(code, reason)
     except TimeoutError:
         logger.warning("the caller's line did not end in time", secs=HANG_UP_DEADLINE_SECS)
 
@@ -375,17 +483,26 @@ def _change_directory(directory: Path | None) -> None:
 
 
 def _report(
-    spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], task: asyncio.Task[int]
+    spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], running: _Running
 ) -> SessionReport:
     failures = list(record.failures)
+    task = running.task
     if task.cancelled() or task.cancelling():
         code = 130
-        failures.append("the session was cancelled")
+        if not running.handed_over:
+            failures.append("the session was cancelled")
     elif (error := task.exception()) is not None:
         code = 1
         failures.append(describe(error, spec.bot_file))
     else:
         code = task.result() or int(bool(failures))
     return SessionReport(
-        spec.session_id, code, failures, record.processors, files, record.conversations()
+        spec.session_id,
+        code,
+        failures,
+        record.processors,
+        files,
+        record.conversations(),
+        lost=running.lost,
+        handed_over=running.handed_over,
     )

@@ -91,6 +91,10 @@ async def test_a_caller_talks_with_a_bot_and_goes_on_when_its_process_dies(
         await until_told(caller, "user", "my boss is always angry")
         await caller.hear()
         assert not caller.closed
+        # Nobody is greeted twice, and nothing that was answered is answered again.
+        said = [text for role, text in caller.transcript if role == "user"]
+        assert said == ["hello there", "i feel sad about my job because my boss is always angry"]
+        assert sum("Hello. How are you" in text for _, text in caller.transcript) == 1
         status = await asyncio.to_thread(status_of, address)
         assert status["sessions"][0]["resumed"] == 1
 

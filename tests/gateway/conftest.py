@@ -57,6 +57,9 @@ class Process:
         self.dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stuck = False
         self.cancelled: list[str] = []
+        self.abandoned: list[str] = []
+        self.handed_over: set[str] = set()
+        self.lost = ""
         self._uri = f"unix://{directory}/{name}.sock"
 
     async def start(self) -> None:
@@ -92,11 +95,22 @@ class Process:
             if self.dead.done():
                 raise SupervisorLostError(f"{self.name} was killed")
             code = 130 if task.cancelled() else int(task.exception() is not None)
-            yield SessionReport(spec.session_id, code, [], [], {}, [])
+            yield SessionReport(
+                spec.session_id,
+                code,
+                lost=self.lost,
+                handed_over=spec.run_id in self.handed_over,
+            )
         finally:
             task.cancel()
             await asyncio.wait({task})
             del self.running[spec.run_id]
+
+    async def hand_over(self, run_id: str) -> None:
+        """Ends a session here for another process to go on with."""
+        self.handed_over.add(run_id)
+        await self.sockets[-1].let_go()
+        self.running[run_id].cancel()
 
     async def _run(self, arguments: WebSocketRunnerArguments, caller: CallerWebSocket) -> None:
         failed = True
@@ -104,7 +118,9 @@ class Process:
             await self.bot(arguments)
             failed = False
         finally:
-            if not self.dead.done():
+            if self.lost:
+                await caller.let_go()
+            elif not self.dead.done():
                 await caller.finish(1011 if failed else 1000, "the bot failed" if failed else "")
 
 
@@ -122,8 +138,15 @@ class Place:
         return self._process.run(spec)
 
     async def cancel(self, run_id: str) -> None:
-        assert run_id == self._run_id
         self._process.cancelled.append(run_id)
+        await self._end(run_id)
+
+    async def abandon(self, run_id: str) -> None:
+        self._process.abandoned.append(run_id)
+        await self._end(run_id)
+
+    async def _end(self, run_id: str) -> None:
+        assert run_id == self._run_id
         if self._process.dead.done():
             raise SupervisorLostError("dead")
         if self._process.stuck:
@@ -219,7 +242,7 @@ def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
     async def start(**settings: Any) -> AsyncIterator[Line]:
         made = GatewaySettings(port=0, key_hash=hash_key(KEY), secret=new_secret())
-        made = replace(made, **settings)
+        made = replace(made, **{"patience": patience(), **settings})
         endpoint = Endpoint("gateway")
         await endpoint.start(f"unix://{tmp_path}/gateway.sock")
         processes = Processes(tmp_path)
@@ -243,7 +266,8 @@ def serve(tmp_path: Path) -> Serve:
 
 
 def patience(**seconds: Any) -> Patience:
-    return replace(Patience(), **seconds)
+    """Patience of which sessions count as begun at once."""
+    return replace(Patience(settle_secs=0.0), **seconds)
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -30,7 +30,7 @@ class Diary:
             async for text in websocket.iter_text():
                 told.append(text)
                 if self.commits:
-                    websocket.commit()
+                    websocket.commit(websocket.received)
                 await websocket.send_text(f"{number} resumed={websocket.resumed} {text}")
             self.ended.append(f"{number} told")
         except asyncio.CancelledError:
@@ -56,7 +56,7 @@ async def test_the_same_connection_goes_on_with_another_process(serve: Serve, fa
         assert await heard(client) == "0 resumed=False one"
         first = await line.process(0)
         first.sockets[0].end_prologue()
-        first.sockets[0].commit()
+        first.sockets[0].commit(1)
         await client.send("two")
         assert await heard(client) == "0 resumed=False two"
 
@@ -73,6 +73,7 @@ async def test_the_same_connection_goes_on_with_another_process(serve: Serve, fa
         assert session["resumed"] == 1
         # The old one is fenced, and its bot does not believe that its caller has left.
         await until(lambda: not first.running)
+        assert first.cancelled == []
         assert diary.ended == ["0 cancelled"]
         assert line.processes.held == [second.specs[0].run_id]
         await client.close()
@@ -166,10 +167,31 @@ async def test_a_process_can_hand_a_session_over(serve: Serve) -> None:
             await client.send(f"hello {number}")
             assert await heard(client) == f"{number} resumed={number > 0} hello {number}"
             await until(lambda: line.gateway.status()["sessions"][0]["kept_bytes"] == 0)
-            process.sockets[0].ask_to_move()
-            await until(lambda: not process.running)  # noqa: B023 - awaited at once
-        await until(lambda: len(line.processes.all) == 4)
+            (run_id,) = process.running
+            await process.hand_over(run_id)
+            await client.send("meanwhile")
+            assert await heard(client) == f"{number + 1} resumed=True meanwhile"
+            assert process.abandoned == process.cancelled == []
+        assert line.gateway.status()["counts"] == {}
         await client.close()
+
+
+async def test_a_session_without_a_checkpoint_is_lost_at_once(serve: Serve) -> None:
+    async def lose(arguments: WebSocketRunnerArguments) -> None:
+        if arguments.websocket.resumed:
+            line.processes.all[-1].lost = "there is no checkpoint of it"
+            raise RuntimeError("not resumed")
+        await asyncio.Event().wait()
+
+    async with serve() as line:
+        line.processes.bot = lose
+        client = await line.call()
+        first = await line.process(0)
+        first.die()
+        assert await hung_up(client) == (1012, "the session was lost")
+        await until(lambda: line.gateway.status()["losses"])
+        assert line.gateway.status()["losses"][0]["reason"] == "there is no checkpoint of it"
+        assert len(line.processes.all) == 2
 
 
 async def test_another_attempt_is_made_when_there_is_no_room(serve: Serve) -> None:

@@ -19,10 +19,10 @@ from antiphon_actors.gateway.session_events import (
     Event,
     Fence,
     Granted,
+    HandedOver,
     HangUp,
     LineLost,
     LineOpened,
-    MoveWanted,
     Refused,
     Release,
     Report,
@@ -48,20 +48,24 @@ PATIENCE = Patience(
     grace_secs=5.0,
     cancel_secs=4.0,
 )
-UP: list[Event] = [Granted(0), LineOpened(0)]
+UP: list[Event | float] = [Granted(0), LineOpened(0), 1.0]
+"""A session that runs, for a second by now."""
 
 
 class Story:
     """A machine, and what it wanted at which time."""
 
-    def __init__(self, *events: Event) -> None:
+    def __init__(self, *events: Event | float) -> None:
         self.now = 100.0
         self.machine = SessionMachine(PATIENCE, self.now)
         assert self.machine.start() == [Reserve(0, ())]
         self.last: list[Action] = []
         self.all: list[Action] = []
         for event in events:
-            self.then(event)
+            if isinstance(event, float):
+                self.wait(event)
+            else:
+                self.then(event)
 
     def at(self, state: State) -> bool:
         return self.machine.state is state
@@ -194,7 +198,8 @@ def test_a_dead_supervisor_is_replaced() -> None:
 
 
 def test_one_that_is_only_cut_off_is_fenced() -> None:
-    story = Story(*UP).then(LineLost(0, "silent"), Fence(0), Reserve(1, (0,)))
+    fence = Fence(0, goes_on=True)
+    story = Story(*UP).then(LineLost(0, "silent"), fence, Reserve(1, (0,)))
     # What it says afterwards is no news.
     for late in (RunFailed(0, "x"), RunEnded(0, 0), LineOpened(0), BotHungUp(0), LineLost(0, "y")):
         story.then(late)
@@ -208,8 +213,17 @@ def test_a_supervisor_that_dies_before_the_bot_ran_is_replaced_by_one_that_begin
     assert story.machine.resumed == 0
 
 
+def test_a_session_that_has_hardly_begun_begins_anew() -> None:
+    story = Story(Granted(0), LineOpened(0), 0.2).then(
+        RunFailed(0, "killed"), Release(0), Reserve(1, (0,))
+    )
+    story.then(Granted(1), Run(1, resume=False)).then(LineOpened(1)).wait(1.0)
+    assert story.machine.resumed == 0
+    story.then(RunFailed(1, "killed")).then(Granted(2), Run(2, resume=True))
+
+
 def test_a_supervisor_that_does_not_begin_is_replaced() -> None:
-    story = Story(Granted(0)).wait(8.0, Fence(0), Reserve(1, (0,)))
+    story = Story(Granted(0)).wait(8.0, Fence(0, goes_on=True), Reserve(1, (0,)))
     assert story.at(State.RESUMING)
 
 
@@ -238,11 +252,12 @@ def test_resuming_has_a_deadline() -> None:
 
 
 def test_a_new_supervisor_that_does_not_begin_uses_the_same_deadline() -> None:
-    story = Story(*UP, RunFailed(0, "killed"), Granted(1)).wait(8.0, Fence(1))
+    story = Story(*UP, RunFailed(0, "killed"), Granted(1))
+    story.wait(8.0, Fence(1, goes_on=True))
     story.wait(1.0, Reserve(2, (0, 1))).then(Granted(2), Run(2, resume=True))
     story.wait(
         3.0,
-        Fence(2),
+        Fence(2, goes_on=True),
         CloseCaller(1012, "the session was lost"),
         Report(State.LOST, "the supervisor did not begin in time"),
     )
@@ -280,16 +295,22 @@ def test_losses_that_are_far_apart_are_survived() -> None:
     assert story.machine.resumed == 10
 
 
-def test_a_supervisor_can_ask_to_be_rid_of_a_session() -> None:
+def test_a_session_that_is_handed_over_goes_on_and_that_is_no_loss() -> None:
     story = Story(*UP)
-    for attempt in range(10):  # these are no losses
-        fence, reserve = story.then(MoveWanted(attempt)).last
-        assert fence == Fence(attempt)
+    for attempt in range(10):
+        release, reserve = story.then(HandedOver(attempt)).last
+        assert release == Release(attempt)
         assert isinstance(reserve, Reserve)
         assert attempt in reserve.avoid
         story.then(Granted(attempt + 1), Run(attempt + 1, resume=True))
         story.then(LineOpened(attempt + 1))
     assert story.at(State.RUNNING)
+
+
+def test_a_caller_who_leaves_during_a_hand_over_ends_the_session() -> None:
+    Story(*UP, CallerLeft(1005, "")).then(
+        HandedOver(0), Release(0), Report(State.ENDED, "the caller left")
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,7 +340,7 @@ _EVENTS = st.one_of(
     st.builds(RunEnded, _ATTEMPTS, st.integers(0, 1)),
     st.builds(RunFailed, _ATTEMPTS, st.just("killed"), st.booleans()),
     st.builds(BotHungUp, _ATTEMPTS),
-    st.builds(MoveWanted, _ATTEMPTS),
+    st.builds(HandedOver, _ATTEMPTS),
     st.builds(CallerLeft, st.just(1005), st.just("")),
     st.builds(HangUp, st.just(1013), st.just("busy")),
     st.builds(Tick),

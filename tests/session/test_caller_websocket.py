@@ -12,7 +12,7 @@ import pytest
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from antiphon.runner.utils import parse_telephony_websocket
-from antiphon.transports.network._websocket_client import ResumableWebSocket
+from antiphon.transports.network._caller_messages import ResumableWebSocket
 from antiphon_actors.channels import ChannelError, ChannelRefused, Delivery
 from antiphon_actors.session.caller_websocket import CallerRequest, CallerWebSocket
 from antiphon_actors.session.endpoint import Endpoint
@@ -223,9 +223,9 @@ async def test_what_overtakes_is_not_held_back(pair: Pair) -> None:
     sending = asyncio.create_task(_send_many(pair.websocket))
     await until(lambda: len(pair.gateway.got) == 256)
     pair.websocket.commit(3)
-    pair.websocket.ask_to_move()
-    await until(lambda: len(pair.gateway.got) == 258)
-    assert pair.gateway.got[-2:] == [Message(Kind.COMMITTED, 3), Message(Kind.MOVE)]
+    pair.websocket.commit(2)
+    await until(lambda: len(pair.gateway.got) == 257)
+    assert pair.gateway.got[-1] == Message(Kind.COMMITTED, 3)
     sending.cancel()
     await asyncio.wait({sending})
 
@@ -280,19 +280,40 @@ async def test_a_gateway_that_is_gone_ends_the_session_but_not_as_a_hang_up(pair
     await asyncio.sleep(0)
     pair.gateway.line.abort()
     await until(lambda: lost)
-    sending = asyncio.create_task(pair.websocket.send_text("x"))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    # The caller has not left, as far as is known: whoever waits is to be cancelled.
+    # The caller has not left, as far as is known: who waits is to be cancelled.
+    await pair.websocket.send_text("to nobody")
+    await pair.websocket.close()
     assert not receiving.done()
-    assert not sending.done()
-    for task in (receiving, sending):
-        task.cancel()
-    await asyncio.wait({receiving, sending})
+    receiving.cancel()
+    await asyncio.wait({receiving})
     late: list[str] = []
     pair.websocket.call_when_lost(lambda: late.append("lost"))
     assert late == ["lost"]
     await pair.websocket.finish(1000, "")
+
+
+async def test_a_session_that_goes_on_elsewhere_lets_go_of_the_caller(pair: Pair) -> None:
+    await pair.websocket.send_text("said here")
+    await pair.gateway.say("not taken here")
+    await until(lambda: pair.websocket._waiting)
+    await pair.websocket.let_go()
+    # What the bot's end does now is not for the caller.
+    await pair.websocket.send_text("to nobody")
+    await pair.websocket.close()
+    await pair.websocket.finish(1000, "")
+    assert [message.data for message in pair.gateway.got] == [b"said here"]
+    assert pair.gateway.lost is None
+    assert pair.websocket.received == 0
+
+
+async def test_what_an_earlier_process_has_saved_is_not_delivered(pair: Pair) -> None:
+    for text in ("prologue", "saved", "saved too", "new"):
+        await pair.gateway.say(text)
+    assert await pair.websocket.receive_text() == "prologue"
+    pair.websocket.commit(3)
+    assert pair.websocket.received == 3
+    assert await pair.websocket.receive_text() == "new"
+    assert pair.websocket.received == 4
 
 
 async def test_nobody_waits_for_this_session(tmp_path: Path, pair: Pair) -> None:

@@ -19,6 +19,7 @@ from antiphon_actors import processor_host, supervisor
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.bot_program import BotFile
 from antiphon_actors.channels import ChannelRefused, Delivery
+from antiphon_actors.checkpoints.memory_store import MemoryStore
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.processor_actor import ActorFacts
 from antiphon_actors.processor_host import ProcessorHost
@@ -106,7 +107,9 @@ class FakeAgent:
     async def _start(self) -> None:
         """It has started."""
 
-    async def _acquire_all(self, session_id: str, wanted: Sequence[ActorWanted]) -> list[Any]:
+    async def _acquire_all(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Sequence[str]
+    ) -> list[Any]:
         if self.full:
             refusal = NoActorError("no room: the session needs 1 more", overloaded=True)
             ray_error: Any = RayTaskError
@@ -181,7 +184,7 @@ async def supervise(
             return "node"
 
     monkeypatch.setattr(ray, "get_runtime_context", Context)
-    made = SupervisorActor(str(tmp_path), agent)
+    made = SupervisorActor(str(tmp_path), agent, store=MemoryStore())
 
     async def start() -> SupervisorActor:
         monkeypatch.setattr(sys, "stdout", io.StringIO())
@@ -335,12 +338,20 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Endpoint]:
     await made.aclose()
 
 
-def called(gateway: Endpoint, *, resume: bool = False) -> tuple[SessionSpec, list[str]]:
+def called(
+    gateway: Endpoint, *, resume: bool = False, checkpoints: bool = False
+) -> tuple[SessionSpec, list[str]]:
     ended: list[str] = []
     request = CallerRequest("s1/caller", gateway.uri)
     attempt = int(resume)
     spec = SessionSpec(
-        "s1", CALLED, body={"ended": ended}, caller=request, resume=resume, attempt=attempt
+        "s1",
+        CALLED,
+        body={"ended": ended},
+        checkpoints=checkpoints,
+        resume=resume,
+        caller=request,
+        attempt=attempt,
     )
     return spec, ended
 
@@ -364,20 +375,6 @@ async def test_a_bot_is_given_its_callers_websocket(
     await caller.leave()
     assert (await running).exit_code == 0
     assert ended == ["WebSocketRunnerArguments"]
-
-
-async def test_a_session_that_is_resumed_keeps_its_name_and_has_another_run(
-    supervise: Supervise, gateway: Endpoint
-) -> None:
-    actor = await supervise()
-    spec, _ = called(gateway, resume=True)
-    caller = Caller(gateway, spec)
-    running = asyncio.create_task(report_of(actor, spec))
-    await caller.say("hello")
-    assert (await caller.heard()).data == b"s1 True hello"
-    assert list(actor._sessions) == ["s1~1"] == [spec.run_id]
-    assert await actor.cancel_session("s1~1")
-    assert (await running).exit_code == 130
 
 
 async def test_a_bot_that_crashes_hangs_up(supervise: Supervise, gateway: Endpoint) -> None:
@@ -418,25 +415,42 @@ async def test_a_session_that_no_gateway_waits_for_does_not_begin(
     assert ended == []
 
 
-async def test_only_a_session_behind_the_gateway_can_be_handed_over(
+async def test_a_session_that_is_handed_over_does_not_hang_up_and_goes_on_under_its_name(
     supervise: Supervise, gateway: Endpoint
 ) -> None:
     actor = await supervise()
-    spec, _ = called(gateway)
+    spec, _ = called(gateway, checkpoints=True)
     caller = Caller(gateway, spec)
     running = asyncio.create_task(report_of(actor, spec))
-    other = Running(actor, "other", "fine")
-    await other.begun()
     await caller.say("hello")
     await caller.heard()
-    handing = asyncio.create_task(actor.hand_over("s1"))
-    await caller.heard(Kind.MOVE)
-    assert await actor.cancel_session("s1")  # as the gateway does
-    assert await handing
-    assert (await running).exit_code == 130
     assert await actor.hand_over("s1")
-    assert not await actor.hand_over("other")
-    assert (await other.ended()).exit_code == 0
+    report = await running
+    assert (report.handed_over, report.lost) == (True, "")
+    assert caller.got.empty()
+    assert not caller.lost.is_set()
+    caller.line.abort()
+
+    spec, _ = called(gateway, checkpoints=True, resume=True)
+    caller = Caller(gateway, spec)
+    running = asyncio.create_task(report_of(actor, spec))
+    await caller.say("hello again")
+    assert (await caller.heard()).data == b"s1 True hello again"
+    assert list(actor._sessions) == ["s1~1"] == [spec.run_id]
+    assert await actor.cancel_session("s1~1")
+    assert (await running).exit_code == 130
+
+
+async def test_a_session_that_cannot_be_resumed_leaves_it_to_the_gateway_to_hang_up(
+    supervise: Supervise, gateway: Endpoint
+) -> None:
+    actor = await supervise()
+    spec, ended = called(gateway, resume=True, checkpoints=True)
+    caller = Caller(gateway, spec)
+    report = await report_of(actor, spec)
+    assert report.lost == "there is no checkpoint of it"
+    assert ended == []
+    assert caller.got.empty()
 
 
 async def test_tasks_end_with_the_block_that_began_them() -> None:

@@ -65,6 +65,16 @@ class ResumedWebSocket(AsgiWebSocket):
     def __init__(self) -> None:
         super().__init__()
         self.prologues = 0
+        self.committed: list[int] = []
+        self.received = 7
 
     def end_prologue(self) -> None:
         self.prologues += 1
+
+    def commit(self, received: int) -> None:
+        self.committed.append(received)
+
+    async def _take(self) -> Message:
+        message = await super()._take()
+        self.received += 1
+        return message

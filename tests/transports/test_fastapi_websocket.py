@@ -12,10 +12,12 @@ import pytest
 from tests.transports.asgi_websocket import AsgiWebSocket, ResumedWebSocket
 from tests.transports.conftest import Bench, MakeBench
 
+from antiphon.audio.filters.base_audio_filter import BaseAudioFilter
 from antiphon.frames.frames import (
     CancelFrame,
     EndFrame,
     ErrorFrame,
+    FilterControlFrame,
     Frame,
     InputAudioRawFrame,
     OutputAudioRawFrame,
@@ -63,6 +65,20 @@ class Words(FrameSerializer):
         if data == "choke":
             raise LookupError("choked")
         return TextFrame(data) if data else None
+
+
+class SlowFilter(BaseAudioFilter):
+    """Takes a second for each piece of audio."""
+
+    async def start(self, sample_rate: int) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def process_frame(self, frame: FilterControlFrame) -> None: ...
+
+    async def filter(self, audio: bytes) -> bytes:
+        await asyncio.sleep(1.0)
+        return audio
 
 
 class Call:
@@ -415,6 +431,39 @@ async def test_a_resumed_client_is_not_greeted_again(bench: MakeBench) -> None:
     await call.bench(bench).run(script)
     assert call.events == ["client_resumed"]
     assert socket.prologues == 1
+
+
+async def test_what_was_worked_off_is_counted_and_can_be_committed(bench: MakeBench) -> None:
+    socket = ResumedWebSocket()
+    call = Call(socket, audio_in_filter=SlowFilter())
+    line = call.transport.input().caller_line
+    assert line is not None
+    assert line.received == 7  # what an earlier process has left
+
+    async def script(made: Bench) -> None:
+        await asyncio.sleep(0.1)
+        message = frames_pb2.Frame(message=frames_pb2.MessageFrame(data="{}")).SerializeToString()
+        socket.say(message)
+        await asyncio.sleep(0.1)
+        assert line.received == 8
+        for _ in range(3):
+            socket.say(from_client(bytes(512)))
+        socket.say(message)
+        await asyncio.sleep(0.5)
+        # Taken, but the first audio is still being worked on.
+        assert (socket.received, line.received) == (12, 8)
+        await asyncio.sleep(1.0)
+        assert line.received == 9
+        await asyncio.sleep(2.0)
+        assert line.received == 12
+        line.commit(9)
+        assert socket.committed == [9]
+
+    await call.bench(bench).run(script)
+
+
+async def test_a_connection_of_ones_own_server_keeps_nothing() -> None:
+    assert Call(AsgiWebSocket()).transport.input().caller_line is None
 
 
 # -- parameters ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
 from antiphon_actors.agent_types import ActorLease
-from antiphon_actors.errors import NoActorError, SessionLostError, SupervisorLostError, reason_of
+from antiphon_actors.errors import NoActorError, SupervisorLostError, reason_of
 from antiphon_actors.gateway.settings import AppSpec
 from antiphon_actors.gateway.supervisors import Supervisor
 from antiphon_actors.report import SessionReport
@@ -79,8 +79,15 @@ class _Place:
 
     async def cancel(self, run_id: str) -> None:
         """Ends the session; see `Supervisor`."""
+        await self._end(run_id, self._handle.cancel_session)
+
+    async def abandon(self, run_id: str) -> None:
+        """Ends the session there; see `Supervisor`."""
+        await self._end(run_id, self._handle.abandon_session)
+
+    async def _end(self, run_id: str, method: Any) -> None:
         try:
-            ended = await self._handle.cancel_session.remote(run_id)
+            ended = await method.remote(run_id)
         except RayError as error:
             raise _translated(error) from error
         if not ended:
@@ -128,9 +135,7 @@ async def _load(agent: Any) -> int | None:
     return sum(each["used"] for kind, each in kinds.items() if kind.startswith("supervisor:"))
 
 
-def _translated(error: RayError) -> SupervisorLostError | SessionLostError:
+def _translated(error: RayError) -> SupervisorLostError:
     if isinstance(error, RayTaskError):
-        if isinstance(error.cause, SessionLostError):
-            return error.cause
         return SupervisorLostError(f"the supervisor did not run the session: {error.cause}")
     return SupervisorLostError(reason_of(error))

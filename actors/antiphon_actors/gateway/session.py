@@ -12,7 +12,7 @@ from loguru import logger
 from starlette.websockets import WebSocket
 
 from antiphon_actors.channels import ChannelError, Delivery
-from antiphon_actors.errors import NoActorError, SessionLostError, SupervisorLostError
+from antiphon_actors.errors import NoActorError, SupervisorLostError
 from antiphon_actors.gateway.access import without_credentials
 from antiphon_actors.gateway.caller import CallerConnection, deny
 from antiphon_actors.gateway.caller_log import CallerLog
@@ -30,10 +30,10 @@ from antiphon_actors.gateway.session_events import (
     Event,
     Fence,
     Granted,
+    HandedOver,
     HangUp,
     LineLost,
     LineOpened,
-    MoveWanted,
     Refused,
     Release,
     Report,
@@ -195,7 +195,8 @@ class CallerSession:
             for attempt in list(self._attempts.values()):  # none, unless this is cancelled
                 self._drop(attempt)
                 if attempt.supervisor is not None:
-                    self._around.spawn(_fence(attempt, self._run_id(attempt)), "fence")
+                    fencing = _fence(attempt, self._run_id(attempt), goes_on=False)
+                    self._around.spawn(fencing, "fence")
             await self._caller.aclose()
             await asyncio.wait({clock})
 
@@ -239,8 +240,6 @@ class CallerSession:
             self._log.commit(message.number)
         elif message.kind is Kind.PROLOGUE:
             self._log.end_prologue(message.number)
-        elif message.kind is Kind.MOVE:
-            self._feed(MoveWanted(number))
         else:
             if message.kind is Kind.CLOSED:
                 self._caller.close(*message.code_and_reason)
@@ -311,7 +310,8 @@ class CallerSession:
                 case Fence():
                     attempt = self._attempts.pop(action.attempt)
                     self._drop(attempt)
-                    self._around.spawn(_fence(attempt, self._run_id(attempt)), "fence")
+                    fencing = _fence(attempt, self._run_id(attempt), goes_on=action.goes_on)
+                    self._around.spawn(fencing, "fence")
                 case Report():
                     self._report(action)
 
@@ -375,8 +375,9 @@ class CallerSession:
             placement=self.app.make_placement(),
             body=self._body,
             log_level=self.app.log_level,
-            caller=request,
+            checkpoints=True,
             resume=resume,
+            caller=request,
             attempt=attempt.number,
         )
         attempt.tasks.append(self._spawn(self._follow(attempt, spec), f"run {attempt.number}"))
@@ -388,12 +389,10 @@ class CallerSession:
             async with contextlib.aclosing(attempt.supervisor.run(spec)) as items:
                 async for item in items:
                     if isinstance(item, SessionReport):
-                        self._feed(RunEnded(number, item.exit_code))
+                        self._feed(_end_of(number, item))
                         return
                     self._around.on_output(self.session_id, item)
             self._feed(RunFailed(number, "the supervisor ended without a report"))
-        except SessionLostError as error:
-            self._feed(RunFailed(number, str(error), final=True))
         except SupervisorLostError as error:
             self._feed(RunFailed(number, str(error)))
 
@@ -469,16 +468,17 @@ async def _release(attempt: _Attempt) -> None:
         logger.error("a place was not given back in time", supervisor=attempt.supervisor.where)
 
 
-async def _fence(attempt: _Attempt, name: str) -> None:
+async def _fence(attempt: _Attempt, name: str, *, goes_on: bool) -> None:
     """Ends a session in a supervisor that may still be at work.
 
     It ends the session by itself when its line is gone; one that does not is stuck, and with it every
     session it has.
     """
     assert attempt.supervisor is not None
+    end = attempt.supervisor.abandon if goes_on else attempt.supervisor.cancel
     try:
         async with asyncio.timeout(FENCE_DEADLINE_SECS):
-            await attempt.supervisor.cancel(name)
+            await end(name)
     except TimeoutError:
         logger.warning("a supervisor is stuck and is killed", supervisor=attempt.supervisor.where)
         attempt.supervisor.kill()
@@ -486,6 +486,14 @@ async def _fence(attempt: _Attempt, name: str) -> None:
         logger.debug("a fenced supervisor is dead", error=str(error))
     finally:
         await _release(attempt)
+
+
+def _end_of(number: int, report: SessionReport) -> Event:
+    if report.handed_over:
+        return HandedOver(number)
+    if report.lost and report.exit_code:
+        return RunFailed(number, report.lost, final=True)
+    return RunEnded(number, report.exit_code)
 
 
 def _refusal(denial: Deny) -> Refusal:

@@ -99,8 +99,8 @@ class BotHungUp:
 
 
 @dataclass(frozen=True, slots=True)
-class MoveWanted:
-    """The supervisor wants to be rid of the session, which goes on in another."""
+class HandedOver:
+    """The supervisor has saved the session and ended it, for another to go on with."""
 
     attempt: int
 
@@ -134,7 +134,7 @@ Event = (
     | RunEnded
     | RunFailed
     | BotHungUp
-    | MoveWanted
+    | HandedOver
     | CallerLeft
     | HangUp
     | Tick
@@ -221,9 +221,14 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """See to it that the supervisor does nothing more for the session, and give its place back."""
+    """See to it that the supervisor does nothing more for the session, and give its place back.
+
+    Attributes:
+        goes_on: Whether another supervisor goes on with the session.
+    """
 
     attempt: int
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

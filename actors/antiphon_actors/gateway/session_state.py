@@ -37,10 +37,10 @@ from antiphon_actors.gateway.session_events import (
     Event,
     Fence,
     Granted,
+    HandedOver,
     HangUp,
     LineLost,
     LineOpened,
-    MoveWanted,
     Refused,
     Release,
     Report,
@@ -62,6 +62,8 @@ class Patience:
     Attributes:
         admission_secs: For the first supervisor; a caller who would have to wait longer is refused.
         start_secs: From being granted a supervisor to its line.
+        settle_secs: A session that loses its first supervisor within so long begins anew: there may be
+            nothing saved of it yet, and hardly anything to be lost.
         resume_secs: From the loss of a supervisor to the line of the next.
         resume_attempts: Supervisors tried within that time.
         retry_secs: Pause after a failed attempt to resume; doubles with each further one.
@@ -74,6 +76,7 @@ class Patience:
 
     admission_secs: float = 10.0
     start_secs: float = 10.0
+    settle_secs: float = 0.5
     resume_secs: float = 15.0
     resume_attempts: int = 4
     retry_secs: float = 0.2
@@ -111,8 +114,9 @@ class SessionMachine:
         self._attempts_left = 0
         # Whether the present attempt has a place that is to be given back.
         self._placed = False
-        # Whether a bot has ever run.
+        # Whether a bot has run for long enough to be resumed; since when one has run.
         self._begun = False
+        self._opened_at: float | None = None
         self._cancelled = False
         self._caller_there = True
         self._reason = ""
@@ -146,9 +150,9 @@ class SessionMachine:
             case Refused():
                 return self._refused(event, now)
             case LineOpened():
-                return self._line_opened()
+                return self._line_opened(now)
             case LineLost():
-                return self._supervisor_lost(event.reason, now, Fence(self.attempt))
+                return self._supervisor_lost(event.reason, now, self._fence())
             case RunFailed():
                 if event.final and self.state is not State.ENDING:
                     return [*self._give_back(Release(self.attempt)), *self._lose(event.reason)]
@@ -157,8 +161,8 @@ class SessionMachine:
                 return self._run_ended(event)
             case BotHungUp():
                 return self._bot_hung_up(now)
-            case MoveWanted():
-                return self._move(now)
+            case HandedOver():
+                return self._handed_over(now)
 
     # --- the way up -----------------------------------------------------------------------------
 
@@ -183,13 +187,13 @@ class SessionMachine:
             return self._try_again(event.reason, now)
         return []
 
-    def _line_opened(self) -> list[Action]:
+    def _line_opened(self, now: float) -> list[Action]:
         if self.state is State.STARTING:
             self.state = State.RUNNING
             self._deadline = None
             self.resumed += self._begun
-            self._begun = True
             self.resuming = False
+            self._opened_at = now
         return []
 
     # --- supervisors that fail -----------------------------------------------------------------
@@ -215,12 +219,17 @@ class SessionMachine:
         self._losses.append(now)
         return [*actions, *self._resume(now)]
 
-    def _move(self, now: float) -> list[Action]:
+    def _fence(self) -> Fence:
+        return Fence(self.attempt, goes_on=self.state is not State.ENDING)
+
+    def _handed_over(self, now: float) -> list[Action]:
         if self.state is not State.RUNNING:
-            return []
-        return [*self._give_back(Fence(self.attempt)), *self._resume(now)]
+            return self._supervisor_lost("the session was handed over", now, Release(self.attempt))
+        return [*self._give_back(Release(self.attempt)), *self._resume(now)]
 
     def _resume(self, now: float) -> list[Action]:
+        if self._opened_at is not None and now >= self._opened_at + self._patience.settle_secs:
+            self._begun = True
         self.resuming = True
         self._resume_by = now + self._patience.resume_secs
         self._attempts_left = self._patience.resume_attempts
@@ -328,7 +337,7 @@ class SessionMachine:
             return [*self._withdraw(), *self._deny("no supervisor became free in time", 1.0)]
         if self.state is State.STARTING:
             reason = "the supervisor did not begin in time"
-            return self._supervisor_lost(reason, now, Fence(self.attempt))
+            return self._supervisor_lost(reason, now, self._fence())
         if self.state is State.RESUMING:
             return [*self._withdraw(), *self._lose("no supervisor could go on in time")]
         if not self._cancelled:

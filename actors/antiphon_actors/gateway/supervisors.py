@@ -26,7 +26,6 @@ class Supervisor(Protocol):
 
         Raises:
             SupervisorLostError: The supervisor has died, or did not want the session.
-            SessionLostError: No supervisor can go on with this session.
         """
 
     async def cancel(self, run_id: str) -> None:
@@ -35,6 +34,14 @@ class Supervisor(Protocol):
         Raises:
             SupervisorLostError: The supervisor is gone, and the session with it.
             TimeoutError: It does not answer, or the session does not end.
+        """
+
+    async def abandon(self, run_id: str) -> None:
+        """Ends the session there because it goes on elsewhere: what was saved of it stays.
+
+        Raises:
+            SupervisorLostError: As `cancel`.
+            TimeoutError: As `cancel`.
         """
 
     def kill(self) -> None:

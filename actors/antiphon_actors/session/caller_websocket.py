@@ -72,21 +72,22 @@ class CallerWebSocket(WebSocket):
     those not committed once more in a process that resumes the session.
 
     Attributes:
-        resumed: Whether another process has served the caller before.
-        received: Number of the last message that was taken here, counted over all processes; 0 before
-            the first.
+        resumed: Whether the bot goes on with what another process has saved of the session.
 
-    When the gateway is gone the session is over, here at least: it may go on elsewhere. So the bot is
-    not told that the caller has left; whatever it waits for here ends with its cancellation, which
-    `call_when_lost` is for.
+    When the gateway is gone, or the session is handed over, it is over here and may go on elsewhere.
+    So the bot is not told that the caller has left: it sends to nobody and receives nothing until it is
+    cancelled, which `call_when_lost` is for.
     """
 
-    def __init__(self, request: CallerRequest, endpoint: Endpoint, *, resumed: bool) -> None:
+    def __init__(
+        self, request: CallerRequest, endpoint: Endpoint, *, resumed: bool = False
+    ) -> None:
         """Makes a WebSocket that is not connected; see `connect`."""
         super().__init__(request.scope(), self._take, self._put)
         self.client_state = self.application_state = WebSocketState.CONNECTED
         self.resumed = resumed
-        self.received = 0
+        self._taken = 0
+        self._committed = 0
         self._uri = request.gateway_uri
         self._line = Line(request.line, endpoint, self)
         self._waiting: deque[tuple[Message, Delivery]] = deque()  # bounded by the stream's window
@@ -95,6 +96,7 @@ class CallerWebSocket(WebSocket):
         self._gone = False
         self._left: tuple[int, str] | None = None
         self._lost = False
+        self._let_go = False
         self._when_lost: Callable[[], object] | None = None
 
     def call_when_lost(self, callback: Callable[[], object]) -> None:
@@ -102,6 +104,11 @@ class CallerWebSocket(WebSocket):
         self._when_lost = callback
         if self._lost:
             callback()
+
+    @property
+    def received(self) -> int:
+        """Number of the last message that was taken or committed, counted over all processes."""
+        return max(self._taken, self._committed)
 
     async def connect(self) -> None:
         """Connects to the gateway.
@@ -119,9 +126,21 @@ class CallerWebSocket(WebSocket):
         """
         try:
             self._tell(Kind.FINISHED, 0)
-            if not self._gone and not self._lost:
+            if not self._gone and not self._detached:
                 with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                     await self.close(code, reason)
+            await self._line.aclose()
+        finally:
+            self._line.abort()
+            self._drop_waiting()
+
+    async def let_go(self) -> None:
+        """Leaves the caller to another process; the gateway has everything that was sent before.
+
+        If it is cancelled, the line is ended all the same.
+        """
+        self._let_go = True
+        try:
             await self._line.aclose()
         finally:
             self._line.abort()
@@ -141,20 +160,16 @@ class CallerWebSocket(WebSocket):
         """
         self._tell(Kind.PROLOGUE, self.received)
 
-    def commit(self, received: int | None = None) -> None:
-        """Says that a process that resumes the session does not need these messages any more.
+    def commit(self, received: int) -> None:
+        """Says that messages are safe: they are neither kept nor delivered again, not even here.
 
         Args:
-            received: The number of the last of them (see `received`); None for all that were taken.
+            received: The number of the last of them (see `received`); one that is not above an
+                earlier one changes nothing.
         """
-        self._tell(Kind.COMMITTED, self.received if received is None else received)
-
-    def ask_to_move(self) -> None:
-        """Asks the gateway to have the session go on in another process.
-
-        It cancels the session here then, as if this process had failed.
-        """
-        self._tell(Kind.MOVE, 0)
+        if received > self._committed:
+            self._committed = received
+            self._tell(Kind.COMMITTED, received)
 
     # What the line tells (`LineOwner`).
 
@@ -163,6 +178,9 @@ class CallerWebSocket(WebSocket):
 
     def line_message(self, message: Message, delivery: Delivery) -> None:
         """Takes what the caller sent."""
+        if self._let_go:
+            delivery.done()
+            return
         self._gone = self._gone or message.kind is Kind.CLOSED
         self._waiting.append((message, delivery))
         self._news.set()
@@ -177,9 +195,11 @@ class CallerWebSocket(WebSocket):
     # What Starlette calls: an ASGI server, as far as it can see.
 
     async def _take(self) -> AsgiMessage:
+        self._skip_committed()
         while not self._waiting and self._left is None:
             self._news.clear()
             await self._news.wait()
+            self._skip_committed()
         if not self._waiting:
             assert self._left is not None
             return _disconnect(*self._left)
@@ -188,7 +208,7 @@ class CallerWebSocket(WebSocket):
         if message.kind is Kind.CLOSED:
             self._left = message.code_and_reason
             return _disconnect(*self._left)
-        self.received = message.number
+        self._taken = message.number
         if message.kind is Kind.TEXT:
             return {"type": "websocket.receive", "text": message.data.decode()}
         return {"type": "websocket.receive", "bytes": message.data}
@@ -196,8 +216,9 @@ class CallerWebSocket(WebSocket):
     async def _put(self, message: AsgiMessage) -> None:
         if self._gone:
             raise OSError("the caller has left")
-        if self._lost:
-            await _for_ever()
+        if self._detached:
+            await asyncio.sleep(0)  # whoever sends without end can be cancelled here
+            return
         if message["type"] == "websocket.close":
             record = Message.closed(message.get("code", 1000), message.get("reason") or "")
             # As a server does: what the caller still sends is not for the bot.
@@ -210,23 +231,30 @@ class CallerWebSocket(WebSocket):
         try:
             await self._line.send(record.pack())
         except ChannelError as error:
-            if not self._gone:
-                await _for_ever()
-            raise OSError("the caller has left") from error
+            if self._gone:
+                raise OSError("the caller has left") from error
 
     def _tell(self, kind: Kind, number: int) -> None:
         # Without a gateway there is nobody who keeps anything.
         with contextlib.suppress(ChannelError):
             self._line.send_urgent(Message(kind, number))
 
+    @property
+    def _detached(self) -> bool:
+        return self._lost or self._let_go
+
+    def _skip_committed(self) -> None:
+        """Drops what an earlier process has saved, and only the gateway did not know of.
+
+        The prologue has been taken by then.
+        """
+        while self._waiting and 0 < self._waiting[0][0].number <= self._committed:
+            self._waiting.popleft()[1].done()
+
     def _drop_waiting(self) -> None:
         for _, delivery in self._waiting:
             delivery.done()
         self._waiting.clear()
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()
 
 
 def _disconnect(code: int, reason: str) -> AsgiMessage:

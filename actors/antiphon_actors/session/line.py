@@ -40,8 +40,6 @@ class Kind(IntEnum):
     """Of the bot: the caller's messages up to this number are what it had to know at its start."""
     FINISHED = 5
     """Of the bot: it has ended, so that a line that breaks from now on is no loss."""
-    MOVE = 6
-    """Of the bot's process: the session is to go on in another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +199,7 @@ class Line:
 
     @property
     def _key(self) -> bytes:
-        return pack(self._name, LINE, 0, 0)
+        return pack(self._name, LINE, 0, 0, None)
 
     def _accept(self, link: Link) -> StreamReceiver:
         if self._received_from is not None or self._over:

@@ -105,11 +105,13 @@ class FunctionCallRegistryItem:
         function_name: Name the model uses; None stands for every name not registered itself.
         handler: Its handler, whatever form it was given in.
         cancel_on_interruption: Whether an interruption by the user cancels a running call.
+        idempotent: Whether a call may be run again when it is not known how far it came.
     """
 
     function_name: str | None
     handler: FunctionCallHandler
     cancel_on_interruption: bool
+    idempotent: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ class LLMService(AIService):
         # Calls that wait for the one before them, in sequential mode. Bounded likewise.
         self._waiting: list[FunctionCallRunnerItem] = []
         self._sequencer: asyncio.Task[Any] | None = None
+        # What runs the functions instead, for a service that is part of a fallback chain.
+        self._calls_go_to: Callable[[Sequence[FunctionCallFromLLM]], Awaitable[None]] | None = None
         # The conversation that was last asked about, for the trace.
         self._asked_about: OpenAILLMContext | None = None
         self._register_event_handler("on_function_calls_started")
@@ -213,6 +217,7 @@ class LLMService(AIService):
         start_callback: Any = None,
         *,
         cancel_on_interruption: bool = True,
+        idempotent: bool = False,
     ) -> None:
         """Registers what to run when the model calls a function.
 
@@ -225,6 +230,9 @@ class LLMService(AIService):
             start_callback: Deprecated. Awaited with (function name, service, context) before the
                 handler.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+            idempotent: Whether a call may be run again: one that was in progress when its process
+                died is then repeated, where otherwise the model is told that its outcome is
+                unknown.
 
         Raises:
             TypeError: A handler cannot be called like that.
@@ -240,18 +248,19 @@ class LLMService(AIService):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        self._register(function_name, adapted, cancel_on_interruption)
+        self._register(function_name, adapted, cancel_on_interruption, idempotent)
         if started is not None:
             self._register_start_callback(function_name, started)
 
     def register_direct_function(
-        self, handler: Any, *, cancel_on_interruption: bool = True
+        self, handler: Any, *, cancel_on_interruption: bool = True, idempotent: bool = False
     ) -> None:
         """Registers a function that describes itself by its signature and docstring.
 
         Args:
             handler: ``async handler(params: FunctionCallParams, **arguments)``.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+            idempotent: As for ``register_function``.
 
         Raises:
             TypeError: The function cannot be used directly.
@@ -261,7 +270,7 @@ class LLMService(AIService):
         async def invoke(params: FunctionCallParams) -> None:
             await wrapper.invoke(params.arguments, params)
 
-        self._register(wrapper.name, invoke, cancel_on_interruption)
+        self._register(wrapper.name, invoke, cancel_on_interruption, idempotent)
 
     def unregister_function(self, function_name: str | None) -> None:
         """Forgets a function; calls that run go on."""
@@ -274,17 +283,37 @@ class LLMService(AIService):
 
     def has_function(self, function_name: str) -> bool:
         """Whether a call of that name would be run."""
+        if self._calls_go_to is not None:
+            return True  # not known here
         return function_name in self._functions or None in self._functions
+
+    def may_run_again(self, function_name: str) -> bool:
+        """Whether a call of that name, begun once, may be run again."""
+        registration = self._functions.get(function_name) or self._functions.get(None)
+        return registration is not None and registration.idempotent
 
     def needs_mcp_alternate_schema(self) -> bool:
         """Whether schemas of MCP tools have to be simplified for this model."""
         return False
 
     @relayed
-    def _register(
-        self, name: str | None, handler: FunctionCallHandler, cancel_on_interruption: bool
+    def _give_calls_to(
+        self, run_calls: Callable[[Sequence[FunctionCallFromLLM]], Awaitable[None]]
     ) -> None:
-        self._functions[name] = FunctionCallRegistryItem(name, handler, cancel_on_interruption)
+        """Lets somebody else announce and run the functions that the model calls."""
+        self._calls_go_to = run_calls
+
+    @relayed
+    def _register(
+        self,
+        name: str | None,
+        handler: FunctionCallHandler,
+        cancel_on_interruption: bool,
+        idempotent: bool = False,
+    ) -> None:
+        self._functions[name] = FunctionCallRegistryItem(
+            name, handler, cancel_on_interruption, idempotent
+        )
 
     @relayed
     def _register_start_callback(self, name: str | None, callback: StartCallback) -> None:
@@ -423,12 +452,16 @@ class LLMService(AIService):
         """
         raise NotImplementedError(f"{type(self).__name__} answers only in a pipeline")
 
+    @relayed
     async def run_function_calls(self, function_calls: Sequence[FunctionCallFromLLM]) -> None:
         """Starts the calls the model asked for and returns without waiting for them.
 
         A function nobody registered is a warning and a FunctionCallCancelFrame.
         """
         if not function_calls:
+            return
+        if self._calls_go_to is not None:
+            await self._calls_go_to(function_calls)
             return
         await self._call_event_handler("on_function_calls_started", function_calls)
         await self._push_both(lambda: FunctionCallsStartedFrame(function_calls=function_calls))

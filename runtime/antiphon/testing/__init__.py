@@ -5,6 +5,7 @@ no network. Time is in ``antiphon.testing.virtual_time``.
 """
 
 from antiphon.testing.caller import Caller, call
+from antiphon.testing.fake_fault import FakeFault
 from antiphon.testing.fake_llm import FakeDelay, FakeFailure, FakeLLMService, FakeToolCall
 from antiphon.testing.fake_stt import FakeSTTService
 from antiphon.testing.fake_transport import FakeTransport
@@ -16,6 +17,7 @@ __all__ = [
     "Caller",
     "FakeDelay",
     "FakeFailure",
+    "FakeFault",
     "FakeLLMService",
     "FakeSTTService",
     "FakeTTSService",

@@ -36,6 +36,7 @@ from antiphon.frames.frames import (
 from antiphon.metrics.metrics import MetricsData
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.transports.base_transport import TransportParams
+from antiphon.transports.caller_line import CallerLine
 
 AUDIO_INPUT_TIMEOUT_SECS = 0.5
 """Seconds without audio after which a speaking user is taken to have stopped."""
@@ -80,6 +81,14 @@ class BaseInputTransport(FrameProcessor):
     def sample_rate(self) -> int:
         """Rate of received audio in Hz; 0 before the StartFrame."""
         return self._sample_rate
+
+    @property
+    def caller_line(self) -> CallerLine | None:
+        """What keeps the caller's messages, so that the session can go on in another process.
+
+        None for a transport that cannot be rejoined.
+        """
+        return None
 
     @property
     def vad_analyzer(self) -> VADAnalyzer | None:
@@ -138,8 +147,12 @@ class BaseInputTransport(FrameProcessor):
 
         Audio is dropped when it is disabled, and before ``set_transport_ready()``.
         """
-        if self._params.audio_in_enabled and not self._paused and self._audio_task is not None:
+        if self._takes_audio:
             await self._audio_in_queue.put(frame)
+
+    @property
+    def _takes_audio(self) -> bool:
+        return self._params.audio_in_enabled and not self._paused and self._audio_task is not None
 
     async def push_video_frame(self, frame: InputImageRawFrame) -> None:
         """Pushes a received image, unless video is disabled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from loguru import logger
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from antiphon.errors import ConfigError
 from antiphon.frames.frames import StartFrame
+from antiphon.transports.network._caller_messages import CallerMessages, ResumableWebSocket
 
 SEND_DEADLINE_SECS = 10.0
 """A client that takes nothing for so long counts as gone."""
@@ -22,21 +23,6 @@ CLOSE_DEADLINE_SECS = 2.0
 _GONE_CODE = 1008
 
 Callback = Callable[[Any], Awaitable[None]]
-
-
-@runtime_checkable
-class ResumableWebSocket(Protocol):
-    """A connection that can outlive the process that serves it, such as the gateway's."""
-
-    @property
-    def resumed(self) -> bool:
-        """Whether another process has served the client before."""
-
-    def end_prologue(self) -> None:
-        """Says that what was received so far is what a bot has to know before it starts.
-
-        A process that resumes the session receives these messages first.
-        """
 
 
 class FastAPIWebsocketCallbacks(BaseModel):
@@ -56,7 +42,11 @@ class FastAPIWebsocketCallbacks(BaseModel):
 
 
 class FastAPIWebsocketClient:
-    """The connection, as both halves of the transport share it."""
+    """The connection, as both halves of the transport share it.
+
+    Attributes:
+        messages: Counts the client's messages, where the connection can outlive the process.
+    """
 
     def __init__(
         self, websocket: WebSocket, is_binary: bool, callbacks: FastAPIWebsocketCallbacks
@@ -75,6 +65,9 @@ class FastAPIWebsocketClient:
         self._closing = False
         self._gone = False
         self._other_kind = 0
+        self.messages: CallerMessages | None = None
+        if isinstance(websocket, ResumableWebSocket):
+            self.messages = CallerMessages(websocket)
 
     @property
     def is_connected(self) -> bool:
@@ -88,7 +81,7 @@ class FastAPIWebsocketClient:
 
     @property
     def resumed(self) -> bool:
-        """Whether another process has served the client before."""
+        """Whether the bot goes on with what another process has begun."""
         return isinstance(self._websocket, ResumableWebSocket) and self._websocket.resumed
 
     async def setup(self, frame: StartFrame) -> None:

@@ -38,6 +38,7 @@ from antiphon.serializers.protobuf import ProtobufFrameSerializer
 from antiphon.transports.base_input import BaseInputTransport
 from antiphon.transports.base_output import BaseOutputTransport
 from antiphon.transports.base_transport import BaseTransport, TransportParams
+from antiphon.transports.caller_line import CallerLine
 from antiphon.transports.network._websocket_client import (
     Callback,
     FastAPIWebsocketCallbacks,
@@ -95,6 +96,11 @@ class FastAPIWebsocketInputTransport(BaseInputTransport):
         self._receive_task: asyncio.Task[None] | None = None
         self._timeout_task: asyncio.Task[None] | None = None
 
+    @property
+    def caller_line(self) -> CallerLine | None:
+        """What keeps the client's messages, if the connection can outlive this process."""
+        return self._client.messages
+
     async def start(self, frame: StartFrame) -> None:
         """Begins to receive.
 
@@ -141,10 +147,13 @@ class FastAPIWebsocketInputTransport(BaseInputTransport):
 
     async def _receive(self) -> None:
         failing = False
+        messages = self._client.messages
         async for data in self._client.receive():
             try:
                 frame = await self._serializer.deserialize(data)
                 if isinstance(frame, InputAudioRawFrame):
+                    if messages is not None and self._takes_audio:
+                        messages.queue()
                     await self.push_audio_frame(await self._in_our_format(frame))
                 elif frame is not None:
                     await self.push_frame(frame)
@@ -155,8 +164,22 @@ class FastAPIWebsocketInputTransport(BaseInputTransport):
                     logger.opt(exception=error).error("message not read", processor=self.name)
                     await self.push_error(ErrorFrame(error=f"message of the client: {error}"))
                 failing = True
+            if messages is not None:
+                messages.done()
             self.reset_watchdog()
         await self._client.trigger_client_disconnected()
+
+    async def _handle_audio(self, frame: InputAudioRawFrame) -> None:
+        try:
+            await super()._handle_audio(frame)
+        finally:
+            if self._client.messages is not None:
+                self._client.messages.audio_done()
+
+    def _drop_queued_audio(self) -> None:
+        super()._drop_queued_audio()
+        if self._client.messages is not None:
+            self._client.messages.audio_dropped()
 
     async def _in_our_format(self, frame: InputAudioRawFrame) -> InputAudioRawFrame:
         """Received audio at the transport's rate and number of channels."""
