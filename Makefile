@@ -106,7 +106,7 @@ soak: setup
 
 # All but those whose packages depend on what the machine has.
 LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai pocketsphinx \
-	redis remote-smart-turn sentry silero soundfile
+	redis remote-smart-turn sentry silero soundfile websocket
 
 # Written for every platform and every Python from 3.11 on, with hashes, naming no index.
 lock:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.processor_actor import DEFAULT_HOST, ActorFacts
+from antiphon_actors.session.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class AgentSettings:
         supervisor_arguments: Further keyword arguments of its constructor.
         network: How sessions may use other nodes; None if each stays on one. With it hosts and
             supervisors are constructed with `network=Network(...)`.
+        detached: The agent outlives the job that made it, and so do those it makes on other nodes;
+            see `create_agent`.
     """
 
     hub_dir: str
@@ -58,6 +61,20 @@ class AgentSettings:
     supervisor: str = "antiphon_actors.supervisor:SupervisorActor"
     supervisor_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkSettings | None = None
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a process that is not the agent's needs to know to talk to those that are.
+
+    Attributes:
+        hub_dir: The directory of the node's sockets.
+        network: The node's place among others; None if sessions stay on one node.
+    """
+
+    hub_dir: str
+    network: Network | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -32,6 +33,7 @@ def create_agent(
     node_id = node_id or ray.get_runtime_context().get_node_id()
     options = actor_options(node_id, {})
     if detached:
+        settings = replace(settings, detached=True)
         # Its children die with it, so a restarted one truthfully begins with nothing.
         options |= {
             "name": agent_name(node_id),

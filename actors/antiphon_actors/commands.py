@@ -6,18 +6,27 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from antiphon.compat import aliases
 from antiphon.errors import AntiphonError, ConfigError
+from antiphon_actors.command_options import (
+    BotArgument,
+    PipecatOption,
+    PlacementOption,
+    err,
+    log_level_of,
+    pipecat_mode,
+    placement_of,
+    preset_of,
+    show_error,
+)
+from antiphon_actors.gateway_commands import deploy, serve, status, undeploy
 from antiphon_actors.interruption import SIGNALS, Interrupted, run_command
-from antiphon_actors.placement.policy import PRESETS, Placement, Preset
+from antiphon_actors.placement.policy import PRESETS
 from antiphon_actors.progress import Progress
-
-LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 app = typer.Typer(
     help="Runs voice and multimodal bots, in one process or spread over a Ray cluster.",
@@ -25,38 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-err = Console(stderr=True, highlight=False)
-
-BotArgument = Annotated[
-    Path, typer.Argument(metavar="BOT.PY", help="A file with `async def bot(runner_args)`.")
-]
-PlacementOption = Annotated[
-    str | None,
-    typer.Option(
-        "--placement",
-        metavar="|".join(PRESETS),
-        help="Where processors run: shared actors, an actor each, or all beside the bot program. "
-        "Default: `placement` of the bot file, else pooled.",
-    ),
-]
-
-PipecatOption = Annotated[
-    bool,
-    typer.Option("--pipecat", help="Let the bot import Antiphon as `pipecat`, `pipecat_flows`."),
-]
-
-
-def _preset(value: str | None) -> Preset | None:
-    if value is None:
-        return None
-    if value not in get_args(Preset):
-        raise ConfigError(f"--placement {value}: choose one of {', '.join(PRESETS)}")
-    return cast(Preset, value)
-
-
-def _placement(value: str | None) -> Placement | None:
-    preset = _preset(value)
-    return Placement(preset) if preset is not None else None
 
 
 @app.command()
@@ -93,12 +70,12 @@ def run(
     from antiphon_actors.tables import session_table
 
     options = RunOptions(
-        bot_file=read_bot_file(bot, _pipecat(pipecat)),
-        placement=_placement(placement),
+        bot_file=read_bot_file(bot, pipecat_mode(pipecat)),
+        placement=placement_of(placement),
         body=_json_object(body),
         collect=bool(report_to),
         address=os.environ.get("RAY_ADDRESS"),
-        log_level=_log_level(log_level),
+        log_level=log_level_of(log_level),
         on_failure=show_error,
     )
     with Progress(err, quiet=bool(report_to)) as progress:
@@ -116,6 +93,12 @@ def run(
     raise typer.Exit(report.exit_code)
 
 
+app.command()(serve)
+app.command()(deploy)
+app.command()(undeploy)
+app.command()(status)
+
+
 @app.command()
 def plan(
     bot: BotArgument, placement: PlacementOption = None, pipecat: PipecatOption = False
@@ -125,8 +108,8 @@ def plan(
     from antiphon_actors.plan_command import plan_bot
     from antiphon_actors.tables import plan_table
 
-    bot_file = read_bot_file(bot, _pipecat(pipecat))
-    made = run_command(plan_bot(bot_file, _placement(placement)))
+    bot_file = read_bot_file(bot, pipecat_mode(pipecat))
+    made = run_command(plan_bot(bot_file, placement_of(placement)))
     Console().print(plan_table(made, bot_file.path))
 
 
@@ -143,7 +126,7 @@ def demo(
     """Let a recorded caller talk to a bot; about a minute."""
     from antiphon_actors.demo import run_demo
 
-    preset = _preset(placement) or "pooled"
+    preset = preset_of(placement) or "pooled"
     with Progress(err) as progress:
         code = run_command(
             run_demo(
@@ -177,12 +160,6 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(run_bench(context.args))
 
 
-def _pipecat(wanted: bool) -> aliases.Mode:
-    if not wanted:
-        return "off"
-    return "shadow" if aliases.shadowing_wanted() else "on"
-
-
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -198,18 +175,6 @@ def _begin() -> None:
     from antiphon_actors.session import console
 
     console.configure_logging("WARNING")
-
-
-def _log_level(value: str) -> str:
-    level = value.upper()
-    if level not in LOG_LEVELS:
-        raise ConfigError(f"--log-level {value}: choose one of {', '.join(LOG_LEVELS)}")
-    return level
-
-
-def show_error(text: str) -> None:
-    """Shows an error on standard error, one message."""
-    err.print(f"error: {text}", style="red", markup=False, soft_wrap=True)
 
 
 def execute() -> int:

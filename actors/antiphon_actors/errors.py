@@ -31,6 +31,10 @@ class JobError(AntiphonError):
         self.retryable = retryable
 
 
+class SupervisorLostError(SessionError):
+    """The process that ran a session's bot has died, or cannot be reached."""
+
+
 class CheckpointStoreError(AntiphonError):
     """A store of checkpoints did not do what it was asked to.
 
@@ -71,3 +75,9 @@ class NoActorError(PlacementError):
     def __reduce__(self) -> tuple[type[NoActorError], tuple[str, bool, float]]:
         # It travels from the agent to who asked.
         return type(self), (str(self), self.overloaded, self.retry_after_secs)
+
+
+def reason_of(error: BaseException) -> str:
+    """What Ray's long messages say in their last line, without its guesses at causes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__

@@ -31,6 +31,7 @@ from antiphon_actors.agent_types import (
     ActorWanted,
     AgentSettings,
     Deaths,
+    Introduction,
 )
 from antiphon_actors.channels import CredentialsError
 from antiphon_actors.errors import NoActorError
@@ -222,6 +223,18 @@ class NodeAgent(WatchedActor):
             self._across.neighbours.release_leases([lease_id])
         else:
             self._perform(self._pools.release_leases([lease_id], time.monotonic()))
+
+    async def introduce(self) -> Introduction:
+        """Tells a process of this node that the agent has not started how to take part.
+
+        Raises:
+            CredentialsError: It would have no certificate; why.
+        """
+        self._ensure_started()
+        if self._across is None:
+            return Introduction(self._hub_dir, None)
+        await self._across.ready()
+        return Introduction(self._hub_dir, self._across.network)
 
     async def certify(self, node_id: str, host: str, public_key_pem: bytes) -> Certified:
         """Issues a certificate to a node of the cluster; only the first agent can.
@@ -505,7 +518,9 @@ class NodeAgent(WatchedActor):
                 node_id,
                 self._hub_dir,
                 self._settings,
-                create=lambda settings, other: create_agent(settings, node_id=other),
+                create=lambda settings, other: create_agent(
+                    settings, node_id=other, detached=self._settings.detached
+                ),
                 acquire_here=self._acquire_here,
                 attach_here=self._attach_here,
                 release_here=lambda leases: self._perform(

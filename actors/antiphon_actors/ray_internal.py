@@ -341,6 +341,48 @@ def draining_nodes() -> dict[str, int]:
         return {}
 
 
+class ClusterStore:
+    """Small values that the cluster's control service keeps by key, as long as the cluster lives.
+
+    Every method blocks for about a millisecond, and raises RuntimeError where this process is
+    connected to no cluster or Ray no longer offers the store.
+
+    Args:
+        namespace: Keeps its keys apart from those of others.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace.encode()
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps a value in place of what was there."""
+        self._call("put", key.encode(), value, overwrite=True)
+
+    def get(self, key: str) -> bytes | None:
+        """Returns a value; None if there is none."""
+        value: bytes | None = self._call("get", key.encode())
+        return value
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Returns the keys that begin with a prefix."""
+        return sorted(bytes(key).decode() for key in self._call("list", prefix.encode()))
+
+    def delete(self, key: str) -> None:
+        """Forgets a value; unknown keys are ignored."""
+        self._call("del", key.encode())
+
+    def _call(self, verb: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            store = _private("ray.experimental.internal_kv")
+            call = getattr(store, f"_internal_kv_{verb}")
+            connected = store._internal_kv_initialized()
+        except _CHANGED as error:
+            raise RuntimeError(f"this Ray has no store for values: {error}") from error
+        if not connected:
+            raise RuntimeError("this process is connected to no Ray cluster")
+        return call(*arguments, namespace=self._namespace, **options)
+
+
 def dashboard_address() -> str | None:
     """Returns host:port of the API server of the connected cluster; None if it has none."""
     try:

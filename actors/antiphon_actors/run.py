@@ -22,6 +22,7 @@ from antiphon.runner.types import RunnerArguments
 from antiphon_actors.bot_program import BotError, BotFile, load_bot, run_bot
 from antiphon_actors.interruption import renew_signal_handlers, scratch_directory
 from antiphon_actors.placement.policy import Placement
+from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.progress import Progress
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
@@ -114,8 +115,12 @@ async def run_on_cluster(
     Raises:
         AntiphonError: If the cluster or the session's actors cannot be had.
     """
-    async with _cluster(options.address, progress) as directory:
-        async with _agent(directory, progress, across_nodes=options.across_nodes) as agent:
+    async with connected(options.address, progress) as directory:
+        # Its one session takes the only supervisor.
+        pools = PoolSettings(reserve=3, supervisor_reserve=0)
+        async with own_agent(
+            directory, progress, pools, across_nodes=options.across_nodes
+        ) as agent:
             report = await _session(options, agent, progress)
         if report_to is not None:
             from antiphon_actors.mailbox import offer
@@ -126,8 +131,13 @@ async def run_on_cluster(
 
 
 @asynccontextmanager
-async def _cluster(address: str | None, progress: Progress) -> AsyncIterator[Path | None]:
-    """A connection to a cluster; yields the directory of a private one."""
+async def connected(address: str | None, progress: Progress) -> AsyncIterator[Path | None]:
+    """A connection to a cluster; yields the directory of a private one.
+
+    Args:
+        address: Of a running one; None for a private one, which ends with the block.
+        progress: Shows what takes long.
+    """
     from antiphon_actors.cluster import LocalCluster, join_cluster
 
     async with AsyncExitStack() as stack:
@@ -167,20 +177,29 @@ async def look_for_cluster(address: str) -> None:
 
 
 @asynccontextmanager
-async def _agent(
-    directory: Path | None, progress: Progress, *, across_nodes: bool | None
+async def own_agent(
+    directory: Path | None, progress: Progress, pools: PoolSettings, *, across_nodes: bool | None
 ) -> AsyncIterator[Any]:
+    """The agent of this node, which ends with the block, and all of its actors.
+
+    Args:
+        directory: Of a private cluster; None for one that was joined.
+        progress: Shows what takes long.
+        pools: Its rules of capacity.
+        across_nodes: See `RunOptions`.
+
+    Raises:
+        SessionError: It does not start in time.
+    """
     from antiphon_actors.agent_types import AgentSettings
     from antiphon_actors.agents import create_agent
-    from antiphon_actors.pool_types import PoolSettings
 
     progress.say("starting actors")
     # Inside the directory of a private cluster it goes with it, even if this process is killed.
     with scratch_directory("antiphon-", directory or _directory_for_sockets()) as hub_dir:
         settings = AgentSettings(
             hub_dir=str(hub_dir),
-            # Its one session takes the only supervisor.
-            pools=PoolSettings(reserve=3, supervisor_reserve=0),
+            pools=pools,
             network=_network(directory, across_nodes),
         )
         agent = create_agent(settings)
@@ -235,6 +254,7 @@ async def _end_agent(agent: Any) -> None:
 async def _session(options: RunOptions, agent: Any, progress: Progress) -> SessionReport:
     import ray
 
+    from antiphon_actors.errors import reason_of
     from antiphon_actors.supervisor import SessionSpec
 
     session_id = new_session_id()
@@ -264,7 +284,7 @@ async def _session(options: RunOptions, agent: Any, progress: Progress) -> Sessi
     except ray.exceptions.RayError as error:
         raise SessionError(
             "the bot's process ended unexpectedly (killed, out of memory, or crashed in native code): "
-            f"{_reason(error)}"
+            f"{reason_of(error).rpartition('Worker exit detail: ')[2]}"
         ) from error
     if report is None:
         raise SessionError("the session ended without a report")
@@ -307,14 +327,6 @@ async def _cancel(supervisor: Any, session_id: str, following: asyncio.Task[Any]
     finally:
         following.cancel()
         await asyncio.wait([following])
-
-
-def _reason(error: BaseException) -> str:
-    """What Ray's long messages say in their last line, without its guesses at causes."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1].partition(" Some common causes")[0].rpartition("Worker exit detail: ")[2]
 
 
 def new_session_id() -> str:

@@ -18,7 +18,7 @@ from loguru import logger
 from antiphon.errors import AntiphonError, SessionError
 from antiphon.pipeline.executor import Executor, use_executor
 from antiphon.pipeline.keeper import use_keeper
-from antiphon.runner.types import RunnerArguments
+from antiphon.runner.types import RunnerArguments, WebSocketRunnerArguments
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
 from antiphon_actors.checkpoints.open_store import open_store
@@ -30,6 +30,7 @@ from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
+from antiphon_actors.session.caller_websocket import CallerRequest, CallerWebSocket
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.home import ActorExecutor, SessionRecord
 from antiphon_actors.session.network import Network
@@ -38,6 +39,8 @@ from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_
 CANCEL_DEADLINE_SECS = 4.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
+HANG_UP_DEADLINE_SECS = 2.0
+"""How long the end of a caller's line may take."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
 """Output that may wait for whoever follows a session; further pieces are dropped and counted."""
 
@@ -63,6 +66,8 @@ class SessionSpec:
         checkpoints: Whether the session is saved as it goes, so that it can go on in another
             supervisor if this one dies. Where it is saved, the environment says (`open_store`).
         resume: Whether it goes on from what was saved; it is saved further then.
+        caller: Who called, for a session behind the gateway.
+        attempt: How many supervisors the session has had before this one, where somebody counts.
     """
 
     session_id: str
@@ -74,6 +79,21 @@ class SessionSpec:
     directory: Path | None = None
     checkpoints: bool = False
     resume: bool = False
+    caller: CallerRequest | None = None
+    attempt: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """Tells apart what the supervisors of a session do; the session's own name for the first.
+
+        What an earlier one had in actors is not to be taken for this one's.
+        """
+        return run_id(self.session_id, self.attempt)
+
+
+def run_id(session_id: str, attempt: int) -> str:
+    """Returns the name under which a session's supervisor holds its places."""
+    return f"{session_id}~{attempt}" if attempt else session_id
 
 
 @dataclass(frozen=True)
@@ -158,11 +178,19 @@ class _Outputs:
 class _Running:
     """A session in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, caller: CallerWebSocket | None) -> None:
         self.task: asyncio.Task[int]
+        self.caller = caller
         self.kept: KeptSession | None = None
         self.lost = ""
         self.handed_over = False
+
+    def abandon(self) -> None:
+        """Ends the session here, because it goes on elsewhere: what was saved of it stays."""
+        self.handed_over = True
+        if self.kept is not None:
+            self.kept.abandon()
+        self.task.cancel()
 
     async def cancel(self) -> bool:
         """Ends the session now; returns whether it has ended within the deadline."""
@@ -235,13 +263,15 @@ class SupervisorActor(WatchedActor):
         self, spec: SessionSpec
     ) -> AsyncIterator[Output | Failure | SessionReport]:
         """Runs a session; yields what it prints and what fails, and its report last."""
-        if spec.session_id in self._sessions:
-            raise SessionError(f"session {spec.session_id} is running already")
+        if spec.run_id in self._sessions:
+            raise SessionError(f"session {spec.run_id} is running already")
         _change_directory(spec.directory)
+        # Here: a link belongs to the process, not to the session that asked for it first.
+        caller = await self._connect(spec)
         outputs = _Outputs()
         record = SessionRecord(on_failure=outputs.fail)
         files: dict[str, bytes] = {}
-        running = _Running()
+        running = _Running(caller)
         with (
             console.session_output(outputs.write, spec.log_level),
             logger.contextualize(session_id=spec.session_id),
@@ -249,9 +279,12 @@ class SupervisorActor(WatchedActor):
         ):
             task = running.task = asyncio.create_task(
                 self._run_to_its_end(spec, record, files, running, tasks),
-                name=f"session {spec.session_id}",
+                name=f"session {spec.run_id}",
             )
-        self._sessions[spec.session_id] = running
+        self._sessions[spec.run_id] = running
+        if caller is not None:
+            # Either the caller is gone with the gateway, or another supervisor has the session by now.
+            caller.call_when_lost(running.abandon)
         task.add_done_callback(lambda _: outputs.end())
         try:
             async for item in outputs:
@@ -263,26 +296,26 @@ class SupervisorActor(WatchedActor):
         finally:
             if not task.done():
                 await running.cancel()
-            self._sessions.pop(spec.session_id, None)
+            self._sessions.pop(spec.run_id, None)
 
-    async def cancel_session(self, session_id: str) -> bool:
+    async def cancel_session(self, run_id: str) -> bool:
         """Ends a session now; returns whether it has ended within the deadline."""
-        running = self._sessions.get(session_id)
+        running = self._sessions.get(run_id)
         return running is None or await running.cancel()
 
-    async def hand_over(self, session_id: str, deadline_secs: float = HAND_OVER_SECS) -> bool:
+    async def hand_over(self, run_id: str, deadline_secs: float = HAND_OVER_SECS) -> bool:
         """Saves a session and ends it here, so that it goes on in another supervisor.
 
         Its report says ``handed_over``; who runs it runs it again, with ``resume``.
 
         Args:
-            session_id: The session.
+            run_id: The session.
             deadline_secs: How long saving it may take.
 
         Returns:
             Whether it can go on elsewhere. If not, it goes on here.
         """
-        running = self._sessions.get(session_id)
+        running = self._sessions.get(run_id)
         if running is None or running.kept is None or running.task.done():
             return False
         try:
@@ -291,26 +324,27 @@ class SupervisorActor(WatchedActor):
         except (AntiphonError, TimeoutError) as error:
             logger.warning(
                 "session stays: it cannot be saved",
-                session_id=session_id,
+                run_id=run_id,
                 error=str(error) or "no answer in time",
             )
             return False
         running.handed_over = True
+        if running.caller is not None:
+            # Before the bot's end could be taken for a hang-up.
+            await running.caller.let_go()
         await running.cancel()
         return True
 
-    async def abandon_session(self, session_id: str) -> bool:
+    async def abandon_session(self, run_id: str) -> bool:
         """Ends a session that goes on elsewhere by now: what was saved of it stays.
 
         Returns:
             Whether it has ended within the deadline.
         """
-        running = self._sessions.get(session_id)
+        running = self._sessions.get(run_id)
         if running is None:
             return True
-        running.handed_over = True
-        if running.kept is not None:
-            running.kept.abandon()
+        running.abandon()
         return await running.cancel()
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
@@ -325,6 +359,13 @@ class SupervisorActor(WatchedActor):
         if isinstance(self._store, CheckpointStore):
             await self._store.aclose()
 
+    async def _connect(self, spec: SessionSpec) -> CallerWebSocket | None:
+        if spec.caller is None:
+            return None
+        caller = CallerWebSocket(spec.caller, self._endpoint)
+        await caller.connect()
+        return caller
+
     async def _run_to_its_end(
         self,
         spec: SessionSpec,
@@ -333,9 +374,12 @@ class SupervisorActor(WatchedActor):
         running: _Running,
         tasks: Tasks,
     ) -> int:
+        code = 1
         try:
-            return await self._run(spec, record, files, running)
+            code = await self._run(spec, record, files, running)
+            return code
         finally:
+            await _hang_up(running, failed=code != 0)
             left = await end_tasks(tasks, TASKS_DEADLINE_SECS)
             if left:
                 logger.warning("tasks of the bot do not end", count=left)
@@ -351,7 +395,7 @@ class SupervisorActor(WatchedActor):
             def executor() -> Executor:
                 nonlocal numbered
                 numbered += 1
-                name = spec.session_id
+                name = spec.run_id
                 if running.kept is not None and running.kept.number:
                     # What is left of an earlier process may still be in the actors.
                     name += f"~{running.kept.number}"
@@ -360,7 +404,7 @@ class SupervisorActor(WatchedActor):
                 return ActorExecutor(
                     name,
                     self._endpoint,
-                    AgentProvider(self._agent, spec.session_id),
+                    AgentProvider(self._agent, spec.run_id),
                     placement,
                     here=f"supervisor, pid {os.getpid()}",
                     record=record,
@@ -371,11 +415,7 @@ class SupervisorActor(WatchedActor):
                 with output_directory(
                     spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
                 ) as body:
-                    arguments = RunnerArguments(
-                        body=body,
-                        session_id=spec.session_id,
-                        resume=kept.resume if kept is not None else None,
-                    )
+                    arguments = _arguments(spec, body, running)
                     keeper = kept.keeper if kept is not None else None
                     with use_executor(executor), use_keeper(keeper):
                         return await run_bot(module, spec.bot_file, arguments)
@@ -406,6 +446,33 @@ class SupervisorActor(WatchedActor):
         ) as kept:
             running.kept, running.lost = kept, kept.lost
             yield kept
+
+
+def _arguments(spec: SessionSpec, body: dict[str, Any], running: _Running) -> RunnerArguments:
+    resume = running.kept.resume if running.kept is not None else None
+    if running.caller is None:
+        return RunnerArguments(body=body, session_id=spec.session_id, resume=resume)
+    # A session of which nothing was saved yet begins, though another supervisor had it before.
+    running.caller.resumed = resume is not None
+    return WebSocketRunnerArguments(
+        websocket=running.caller, body=body, session_id=spec.session_id, resume=resume
+    )
+
+
+async def _hang_up(running: _Running, *, failed: bool) -> None:
+    """Ends the caller's line, and the call with it unless the session goes on elsewhere, or was lost."""
+    caller = running.caller
+    if caller is None:
+        return
+    code, reason = (1011, "the bot failed") if failed else (1000, "")
+    try:
+        async with asyncio.timeout(HANG_UP_DEADLINE_SECS):
+            if running.handed_over or (failed and running.lost):
+                await caller.let_go()
+            else:
+                await caller.finish(code, reason)
+    except TimeoutError:
+        logger.warning("the caller's line did not end in time", secs=HANG_UP_DEADLINE_SECS)
 
 
 def _change_directory(directory: Path | None) -> None:

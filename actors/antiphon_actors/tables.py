@@ -56,6 +56,54 @@ def session_table(report: SessionReport) -> Table:
     return table
 
 
+def gateway_tables(statuses: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """The gateways, the bots they have, and the calls that run."""
+    gateways = Table(title="Gateways", box=box.SIMPLE_HEAD)
+    for column in ("node", "address", "state"):
+        gateways.add_column(column)
+    for column in ("calls", "ended", "resumed", "lost", "refused"):
+        gateways.add_column(column, justify="right")
+    calls = Table(title="Calls", box=box.SIMPLE_HEAD)
+    for column in ("call", "bot", "state", "runs in"):
+        calls.add_column(column, overflow="fold")
+    for column in ("seconds", "resumed"):
+        calls.add_column(column, justify="right")
+    apps: dict[tuple[str, str], int] = {}
+    for status in statuses:
+        node = str(status["node_id"])[:8]
+        if "error" in status:
+            gateways.add_row(node, "", escape(status["error"]))
+            continue
+        counts = status["counts"]
+        gateways.add_row(
+            node,
+            status["address"],
+            "draining" if status["draining"] else "open",
+            str(len(status["sessions"])),
+            *(str(counts.get(name, 0)) for name in ("ended", "resumed", "lost", "refused")),
+        )
+        for app in status["apps"]:
+            apps.setdefault((app["name"], app["version"]), 0)
+        for call in status["sessions"]:
+            key = (call["app"], call["version"])
+            apps[key] = apps.get(key, 0) + 1
+            calls.add_row(
+                call["session_id"],
+                escape(f"{call['app']} {call['version']}"),
+                call["state"],
+                escape(call["supervisor"]),
+                f"{call['secs']:.0f}",
+                str(call["resumed"]),
+            )
+    bots = Table(title="Bots", box=box.SIMPLE_HEAD)
+    for column in ("bot", "version"):
+        bots.add_column(column)
+    bots.add_column("calls", justify="right")
+    for (name, version), count in sorted(apps.items()):
+        bots.add_row(name, version, str(count))
+    return [gateways, bots, calls]
+
+
 def latency_table(latencies: Sequence[Mapping[str, Any]]) -> Table:
     """How long the caller waited for each answer."""
     table = Table(

@@ -15,7 +15,7 @@ import ray
 
 from antiphon_actors import ray_internal
 from antiphon_actors.cluster import LocalCluster
-from antiphon_actors.ray_internal import ActorWatch, WorkerPrestarter
+from antiphon_actors.ray_internal import ActorWatch, ClusterStore, WorkerPrestarter
 
 pytestmark = pytest.mark.ray
 
@@ -155,6 +155,22 @@ def test_tells_no_draining_nodes(cluster: LocalCluster) -> None:
 
 def test_tells_the_dashboard(cluster: LocalCluster) -> None:
     assert f"http://{ray_internal.dashboard_address()}" == cluster.dashboard_url
+
+
+def test_keeps_small_values_for_the_whole_cluster(cluster: LocalCluster) -> None:
+    store, others = ClusterStore("test"), ClusterStore("others")
+    store.put("app:a", b"1")
+    store.put("app:b", b"2")
+    store.put("app:a", b"\x00\xff")
+    others.put("app:c", b"3")
+    assert store.get("app:a") == b"\x00\xff"
+    assert store.get("app:c") is None
+    assert store.keys("app:") == ["app:a", "app:b"]
+    store.delete("app:a")
+    store.delete("app:a")
+    assert store.keys() == ["app:b"]
+    store.delete("app:b")
+    others.delete("app:c")
 
 
 def test_everything_listens_on_loopback(cluster: LocalCluster) -> None:

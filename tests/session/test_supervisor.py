@@ -18,10 +18,15 @@ from ray.exceptions import RayTaskError
 from antiphon_actors import processor_host, supervisor
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.bot_program import BotFile
+from antiphon_actors.channels import ChannelRefused, Delivery
+from antiphon_actors.checkpoints.memory_store import MemoryStore
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.processor_actor import ActorFacts
 from antiphon_actors.processor_host import ProcessorHost
 from antiphon_actors.report import SessionReport
+from antiphon_actors.session.caller_websocket import CallerRequest
+from antiphon_actors.session.endpoint import Endpoint
+from antiphon_actors.session.line import Kind, Line, Message
 from antiphon_actors.session.own_tasks import end_tasks, own_tasks, tell_tasks_apart
 from antiphon_actors.supervisor import Failure, Output, SessionSpec, SupervisorActor
 
@@ -179,7 +184,7 @@ async def supervise(
             return "node"
 
     monkeypatch.setattr(ray, "get_runtime_context", Context)
-    made = SupervisorActor(str(tmp_path), agent)
+    made = SupervisorActor(str(tmp_path), agent, store=MemoryStore())
 
     async def start() -> SupervisorActor:
         monkeypatch.setattr(sys, "stdout", io.StringIO())
@@ -263,6 +268,189 @@ async def test_a_session_without_room_says_so_and_the_other_goes_on(
     assert report.exit_code == 1
     assert "no actors for the session: no room: the session needs 1 more" in report.failures[0]
     assert (await other.ended()).exit_code == 0
+
+
+# -- sessions of callers ------------------------------------------------------------------------
+
+CALLED = BotFile(
+    "/nowhere/called.py",
+    """
+import asyncio
+
+
+async def bot(runner_args):
+    websocket, body = runner_args.websocket, runner_args.body
+    try:
+        async for text in websocket.iter_text():
+            if text == "crash":
+                raise RuntimeError("crashed")
+            if text == "wait":
+                await asyncio.Event().wait()
+            await websocket.send_text(f"{runner_args.session_id} {websocket.resumed} {text}")
+    finally:
+        body["ended"].append(type(runner_args).__name__)
+""",
+)
+
+
+class Caller:
+    """The gateway's end of a session's line."""
+
+    def __init__(self, endpoint: Endpoint, spec: SessionSpec) -> None:
+        assert spec.caller is not None
+        self.spec = spec
+        self.got: asyncio.Queue[Message] = asyncio.Queue()
+        self.lost = asyncio.Event()
+        self.line = Line(spec.caller.line, endpoint, self)
+        self.line.listen()
+        self._opened = asyncio.Event()
+
+    def line_opened(self) -> None:
+        self._opened.set()
+
+    def line_message(self, message: Message, delivery: Delivery) -> None:
+        self.got.put_nowait(message)
+        delivery.done()
+
+    def line_lost(self, error: Exception) -> None:
+        self.lost.set()
+
+    async def say(self, text: str) -> None:
+        await self._opened.wait()
+        await self.line.send(Message(Kind.TEXT, 1, text.encode()).pack())
+
+    async def leave(self) -> None:
+        await self.line.send(Message.closed(1005, "").pack())
+
+    async def heard(self, kind: Kind = Kind.TEXT) -> Message:
+        async with asyncio.timeout(RUN_SECS):
+            while True:
+                message = await self.got.get()
+                if message.kind is kind:
+                    return message
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Endpoint]:
+    made = Endpoint("gateway")
+    await made.start(f"unix://{tmp_path}/gateway.sock")
+    yield made
+    await made.aclose()
+
+
+def called(
+    gateway: Endpoint, *, resume: bool = False, checkpoints: bool = False
+) -> tuple[SessionSpec, list[str]]:
+    ended: list[str] = []
+    request = CallerRequest("s1/caller", gateway.uri)
+    attempt = int(resume)
+    spec = SessionSpec(
+        "s1",
+        CALLED,
+        body={"ended": ended},
+        checkpoints=checkpoints,
+        resume=resume,
+        caller=request,
+        attempt=attempt,
+    )
+    return spec, ended
+
+
+async def report_of(actor: SupervisorActor, spec: SessionSpec) -> SessionReport:
+    async for item in actor.run_session(spec):
+        if isinstance(item, SessionReport):
+            return item
+    raise AssertionError("no report")
+
+
+async def test_a_bot_is_given_its_callers_websocket(
+    supervise: Supervise, gateway: Endpoint
+) -> None:
+    actor = await supervise()
+    spec, ended = called(gateway)
+    caller = Caller(gateway, spec)
+    running = asyncio.create_task(report_of(actor, spec))
+    await caller.say("hello")
+    assert (await caller.heard()).data == b"s1 False hello"
+    await caller.leave()
+    assert (await running).exit_code == 0
+    assert ended == ["WebSocketRunnerArguments"]
+
+
+async def test_a_bot_that_crashes_hangs_up(supervise: Supervise, gateway: Endpoint) -> None:
+    actor = await supervise()
+    spec, _ = called(gateway)
+    caller = Caller(gateway, spec)
+    running = asyncio.create_task(report_of(actor, spec))
+    await caller.say("crash")
+    closed = await caller.heard(Kind.CLOSED)
+    assert closed.code_and_reason == (1011, "the bot failed")
+    assert (await running).exit_code == 1
+    assert not caller.lost.is_set()
+
+
+async def test_a_session_ends_with_its_gateway(supervise: Supervise, gateway: Endpoint) -> None:
+    actor = await supervise()
+    spec, ended = called(gateway)
+    caller = Caller(gateway, spec)
+    running = asyncio.create_task(report_of(actor, spec))
+    await caller.say("wait")
+    async with asyncio.timeout(RUN_SECS):
+        while not actor._sessions:  # noqa: ASYNC110 - looked at from outside
+            await asyncio.sleep(0.001)
+    gateway.abort()
+    async with asyncio.timeout(RUN_SECS):
+        report = await running
+    assert report.exit_code == 130
+    assert ended == ["WebSocketRunnerArguments"]
+
+
+async def test_a_session_that_no_gateway_waits_for_does_not_begin(
+    supervise: Supervise, gateway: Endpoint
+) -> None:
+    actor = await supervise()
+    spec, ended = called(gateway)
+    with pytest.raises(ChannelRefused, match="line s1/caller is not here"):
+        await report_of(actor, spec)
+    assert ended == []
+
+
+async def test_a_session_that_is_handed_over_does_not_hang_up_and_goes_on_under_its_name(
+    supervise: Supervise, gateway: Endpoint
+) -> None:
+    actor = await supervise()
+    spec, _ = called(gateway, checkpoints=True)
+    caller = Caller(gateway, spec)
+    running = asyncio.create_task(report_of(actor, spec))
+    await caller.say("hello")
+    await caller.heard()
+    assert await actor.hand_over("s1")
+    report = await running
+    assert (report.handed_over, report.lost) == (True, "")
+    assert caller.got.empty()
+    assert not caller.lost.is_set()
+    caller.line.abort()
+
+    spec, _ = called(gateway, checkpoints=True, resume=True)
+    caller = Caller(gateway, spec)
+    running = asyncio.create_task(report_of(actor, spec))
+    await caller.say("hello again")
+    assert (await caller.heard()).data == b"s1 True hello again"
+    assert list(actor._sessions) == ["s1~1"] == [spec.run_id]
+    assert await actor.cancel_session("s1~1")
+    assert (await running).exit_code == 130
+
+
+async def test_a_session_that_cannot_be_resumed_leaves_it_to_the_gateway_to_hang_up(
+    supervise: Supervise, gateway: Endpoint
+) -> None:
+    actor = await supervise()
+    spec, ended = called(gateway, resume=True, checkpoints=True)
+    caller = Caller(gateway, spec)
+    report = await report_of(actor, spec)
+    assert report.lost == "there is no checkpoint of it"
+    assert ended == []
+    assert caller.got.empty()
 
 
 async def test_tasks_end_with_the_block_that_began_them() -> None:

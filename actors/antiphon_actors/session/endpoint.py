@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from antiphon_actors.session.node import SessionNode
 
 CONNECT_DEADLINE_SECS = 5.0
+
+LINE = "line"
+"""Kind of the streams of callers' lines (`antiphon_actors.session.line`)."""
 
 _CLOCK, _CLOCK_OFFSET = "clock", "clock_offset"
 # The quickest of so many questions says best what another node's clock shows.
@@ -60,6 +64,7 @@ class Endpoint:
             credentials=network.credentials if network is not None else None,
         )
         self._sessions: dict[str, SessionNode] = {}
+        self._lines: dict[str, Callable[[Link], StreamReceiver]] = {}
         # How far this node's CLOCK_MONOTONIC is ahead of the peer's, for links between nodes.
         self._offsets_ns: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
         self._refused = 0
@@ -124,6 +129,21 @@ class Endpoint:
         if self._sessions.get(node.session_id) is node:
             del self._sessions[node.session_id]
 
+    def join_line(self, name: str, accept: Callable[[Link], StreamReceiver]) -> None:
+        """Lets the other end of a caller's line in.
+
+        Raises:
+            ChannelError: If the line is here already.
+        """
+        if name in self._lines:
+            raise ChannelError(f"line {name} is already here")
+        self._lines[name] = accept
+
+    def leave_line(self, name: str, accept: Callable[[Link], StreamReceiver]) -> None:
+        """Lets nobody into the line any more; does nothing where it is another's."""
+        if self._lines.get(name) == accept:
+            del self._lines[name]
+
     async def link(self, uri: str) -> Link:
         """The link to a process, known by its `uri`.
 
@@ -168,6 +188,10 @@ class Endpoint:
 
     def _on_stream(self, link: Link, key: bytes) -> StreamReceiver | Acceptance:
         session_id, kind, pid, direction, extra = _unpack(key, 5)
+        if kind == LINE:
+            if session_id not in self._lines:
+                raise ChannelRefused(f"line {session_id} is not here")
+            return self._lines[session_id](link)
         accepted = self._session(session_id).receiver(link, kind, pid, direction, extra)
         offset_ns = self.clock_offset_ns(link)
         if not offset_ns:

@@ -147,8 +147,12 @@ class BaseInputTransport(FrameProcessor):
 
         Audio is dropped when it is disabled, and before ``set_transport_ready()``.
         """
-        if self._params.audio_in_enabled and not self._paused and self._audio_task is not None:
+        if self._takes_audio:
             await self._audio_in_queue.put(frame)
+
+    @property
+    def _takes_audio(self) -> bool:
+        return self._params.audio_in_enabled and not self._paused and self._audio_task is not None
 
     async def push_video_frame(self, frame: InputImageRawFrame) -> None:
         """Pushes a received image, unless video is disabled."""

@@ -35,7 +35,8 @@ class BaseOutputTransport(FrameProcessor):
 
     A transport derives from this, calls ``set_transport_ready()`` once it is connected and
     overrides what it can do: ``write_audio_frame()``, ``write_video_frame()``, ``send_message()``,
-    ``write_dtmf()``, ``register_audio_destination()``, ``register_video_destination()``.
+    ``write_dtmf()``, ``interrupted()``, ``register_audio_destination()``,
+    ``register_video_destination()``.
 
     Audio is cut into pieces of 10 ms x ``audio_out_10ms_chunks``; each is pushed downstream and
     then written. A frame with ``pts`` is pushed when the pipeline's clock reaches it; any other
@@ -141,6 +142,12 @@ class BaseOutputTransport(FrameProcessor):
             frame: ``audio_chunk_size`` bytes at ``sample_rate`` Hz.
         """
 
+    async def interrupted(self, frame: StartInterruptionFrame) -> None:
+        """Takes back what was written and is not played yet, if the transport can; nothing here.
+
+        Called when nothing more is written of what was queued, and nothing new yet.
+        """
+
     async def write_dtmf(self, frame: OutputDTMFFrame | OutputDTMFUrgentFrame) -> None:
         """Presses a key of the telephone; nothing here."""
 
@@ -187,6 +194,8 @@ class BaseOutputTransport(FrameProcessor):
             add_heard_text(frame, cut.heard)
             if cut.ahead:
                 note_cut_text(frame, cut.ahead, cut.ahead_heard)
+        if senders:
+            await self.interrupted(frame)
         await self.push_frame(frame, direction)
         for sender in senders:
             await sender.go_on()

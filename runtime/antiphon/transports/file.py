@@ -286,11 +286,14 @@ class FileOutputTransport(BaseOutputTransport):
         await super().cleanup()
         self._close_recording()
 
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Sends frames; an interruption takes back what has been taken and not been heard yet."""
-        await super().process_frame(frame, direction)
-        if isinstance(frame, StartInterruptionFrame) and self.interruptions_allowed:
-            self._forget_unheard()
+    async def interrupted(self, frame: StartInterruptionFrame) -> None:
+        """Takes back what has been taken and not been heard yet."""
+        if not self._file_params.realtime or self._call.began_at is None:
+            return
+        now = self._now()
+        self._taken = {name: min(taken, now) for name, taken in self._taken.items()}
+        if self._recorder is not None:
+            self._recorder.cut(now)
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> None:
         """Takes a piece of the bot's audio and returns shortly before the next one has to follow."""
@@ -315,14 +318,6 @@ class FileOutputTransport(BaseOutputTransport):
         """The position on the time line that the user hears now."""
         secs = self.get_event_loop().time() - self._call.begin()
         return int(secs * self.sample_rate)
-
-    def _forget_unheard(self) -> None:
-        if not self._file_params.realtime or self._call.began_at is None:
-            return
-        now = self._now()
-        self._taken = {name: min(taken, now) for name, taken in self._taken.items()}
-        if self._recorder is not None:
-            self._recorder.cut(now)
 
     def _open_recording(self, path: Path) -> Recorder:
         caller = None

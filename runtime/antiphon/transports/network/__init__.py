@@ -1,0 +1,1 @@
+"""Transports over network connections that somebody else has opened."""
