@@ -85,3 +85,39 @@ def test_killed_at_each_moment() -> None:
 @given(st.lists(st.integers(1, TURNS), min_size=2, max_size=5))
 def test_killed_again_and_again(cuts: list[int]) -> None:
     check(*cuts)
+
+
+STORY = "Once upon a time. There was a king. He had a daughter. She had a ball. It was golden."
+RUDE = [("Tell me a story", "Once upon a time."), ("Stop it", "As you like.")]
+
+
+def tell(messages: list[Any]) -> list[Reply]:
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    return ["As you like." if asked[-1] == "Stop it" else STORY]
+
+
+async def nothing_special(bot: Bot) -> None: ...
+
+
+def interrupt(*cuts: int) -> tuple[World, int]:
+    world = World(RUDE, polite=False)
+    turns = Session(world, tell, nothing_special).run(*cuts)
+    return world, turns
+
+
+@pytest.mark.usefixtures("quiet")
+def test_killed_around_an_interruption() -> None:
+    """The caller cuts the bot off; how much of the answer was heard by then may differ."""
+    undisturbed, turns = interrupt()
+    assert [role for role, _ in undisturbed.result] == ["system", *["user", "assistant"] * 2]
+    assert undisturbed.result[2][1] != STORY
+    for cut in range(1, turns):
+        world, _ = interrupt(cut)
+        assert world.processes == 2
+        said = [content for role, content in world.result if role == "user"]
+        assert said == ["Tell me a story", "Stop it"], cut
+        assert world.result[-1] == ("assistant", "As you like."), cut
+        answers = [content for role, content in world.result[:-1] if role == "assistant"]
+        assert len(answers) <= 1, cut
+        assert all(STORY.startswith(answer) for answer in answers), cut
+        assert world.problems == []
