@@ -18,7 +18,7 @@ from antiphon.frames.frames import (
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
-from antiphon.pipeline.keeper import use_keeper
+from antiphon.pipeline.keeper import Restoring, SavedState, use_keeper
 from antiphon.pipeline.pipeline import Pipeline
 from antiphon.pipeline.runner import PipelineRunner
 from antiphon.pipeline.task import PipelineTask
@@ -226,10 +226,33 @@ async def test_what_cannot_be_saved_is_no_reason_to_end() -> None:
         assert store.last_words == "better"
 
 
+async def test_a_state_of_the_bot_that_fails_is_no_reason_to_end_either() -> None:
+    class Broken(SavedState):
+        def save(self) -> Any:
+            raise ValueError(SECRET)
+
+        def restore(self, saved: Any, restoring: Restoring) -> None: ...
+
+    store = Store()
+    lines: list[str] = []
+    sink = logger.add(
+        lambda text: lines.append(str(text)), level="DEBUG", format="{message} {extra}"
+    )
+    try:
+        async with running(store) as kept:
+            kept.task.add_saved_state("broken", Broken())
+            await kept.say("one")
+            assert kept.keeper.statistics.unsavable >= 1
+    finally:
+        logger.remove(sink)
+    assert any("broken.1 cannot be saved: ValueError" in line for line in lines)
+    assert not any(SECRET in line for line in lines)
+
+
 async def test_nothing_is_written_after_closing() -> None:
     store = Store()
     async with running(store) as kept:
-        store.secs = 1.0
+        store.secs = 0.4
         await kept.say("one")
         await kept.keeper.aclose()  # a write under way may end
         assert store.last_words == "one"

@@ -18,7 +18,7 @@ from antiphon_actors.errors import CheckpointStoreError, SessionLostError
 LOAD_DEADLINE_SECS = 8.0
 """How long a store that does not answer is asked for a checkpoint before the session counts as lost."""
 
-DISCARD_DEADLINE_SECS = 2.0
+DISCARD_DEADLINE_SECS = 1.0
 
 _PAUSE_SECS = 0.2
 
