@@ -87,8 +87,8 @@ class PipelineTask(BasePipelineTask):
     ``on_frame_reached_upstream(frame)`` and ``on_frame_reached_downstream(frame)`` for the types
     given to the ``set_reached_*_filter`` methods; ``on_idle_timeout()``;
     ``on_pipeline_resumed(frame)`` after ``on_pipeline_started`` if the conversation goes on from
-    another process; ``on_stall(processor, secs)`` with the name of the processor at which a heartbeat has waited, or
-    one of whose tasks has not reset its watchdog, for so long.
+    another process; ``on_stall(processor, secs)`` with the name of the processor at which a
+    heartbeat has waited, or one of whose tasks has not reset its watchdog, for so long.
     """
 
     def __init__(
@@ -206,6 +206,8 @@ class PipelineTask(BasePipelineTask):
         self._going_on: asyncio.Task[None] | None = None
         self._saved_states: dict[str, SavedState] = {}
         self._flowing = False
+        self._pushed_start: StartFrame | None = None
+        self._start_arrived = False
         self._ending = False
         self._finished = False
         self._end_reached: dict[int, asyncio.Event] = {}
@@ -447,11 +449,14 @@ class PipelineTask(BasePipelineTask):
                     watchdog_timers_enabled=self._enable_watchdog_timers,
                 ),
                 fail=self._note_error,
+                start_frame=lambda: self._pushed_start,
+                has_started=lambda: self._start_arrived,
             )
         )
         self._idle.start(asyncio.get_running_loop())
         self._flowing = True
-        await self._source.queue_frame(self._start_frame())
+        self._pushed_start = self._start_frame()
+        await self._source.queue_frame(self._pushed_start)
         if self._params.enable_metrics and self._params.send_initial_empty_metrics:
             await self._source.queue_frame(self._initial_metrics_frame())
         while True:
@@ -596,6 +601,7 @@ class PipelineTask(BasePipelineTask):
             if isinstance(frame, types):
                 callback(frame)
         if isinstance(frame, StartFrame):
+            self._start_arrived = True
             await self._call_event_handler("on_pipeline_started", frame)
             if self._keeper is not None and self._resumed:
                 await self._call_event_handler("on_pipeline_resumed", frame)
