@@ -178,6 +178,7 @@ class KeptSession:
         self._goes_on = resume
         self._anew_when_lost = anew_when_lost
         self._is_abandoned = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Finds out where the session stands.
@@ -214,8 +215,9 @@ class KeptSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A session that is cancelled is over, too; a second cancellation does not wait for this.
-        await asyncio.shield(asyncio.ensure_future(self._close()))
+        # A session that is cancelled is over, too; cancelled once more, it does not wait for this.
+        self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
 
     @property
     def number(self) -> int:
