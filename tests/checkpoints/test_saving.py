@@ -226,6 +226,29 @@ async def test_what_cannot_be_saved_is_no_reason_to_end() -> None:
         assert store.last_words == "better"
 
 
+async def test_what_cannot_be_saved_is_not_committed() -> None:
+    store = Store()
+    async with running(store) as kept:
+        await asyncio.sleep(SILENCE_PERIOD_SECS)
+        committed = kept.line.committed[-1]
+        kept.context.add_message({"role": "user", "content": object()})
+        kept.keeper.changed()
+        kept.line.received = 70
+        await asyncio.sleep(5 * SILENCE_PERIOD_SECS)
+        assert kept.line.committed[-1] == committed
+        kept.context.messages.clear()
+        kept.keeper.changed()
+        await asyncio.sleep(SILENCE_PERIOD_SECS)
+        assert kept.line.committed[-1] == 70
+
+
+async def test_a_session_that_has_not_begun_has_nothing_to_be_saved() -> None:
+    store = Store()
+    async with Checkpointer("s", "v", store.save) as keeper:
+        await keeper.flush()
+    assert store.attempts == 0
+
+
 async def test_a_state_of_the_bot_that_fails_is_no_reason_to_end_either() -> None:
     class Broken(SavedState):
         def save(self) -> Any:

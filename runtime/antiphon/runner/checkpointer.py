@@ -221,19 +221,15 @@ class Checkpointer(Keeper):
                 async with asyncio.timeout(pause_secs):
                     await self._news.wait()
             except TimeoutError:
-                self._be_silent()
-
-    def _be_silent(self) -> None:
-        if self._line is not None:
-            self._hearing.period(self._line.received)
-            if self._schedule.is_settled:
-                self._line.commit(self._hearing.understood)
+                if due_secs is None and self._line is not None:
+                    self._hearing.period(self._line.received)
+                    if self._schedule.is_settled:
+                        self._line.commit(self._hearing.understood)
 
     async def _try_to_save(self) -> None:
         try:
             await self._save_now()
         except CheckpointError as error:
-            # The next change may make it possible again; until then it would only fail again.
             self.statistics.unsavable += 1
             logger.error("session cannot be saved", error=str(error))
         except Exception as error:  # noqa: BLE001 - of whatever store; it is tried again
@@ -247,17 +243,19 @@ class Checkpointer(Keeper):
     async def _save_now(self) -> None:
         """Saves what is new, if anything is."""
         async with self._saving:
+            if self._state is None:
+                return  # nothing has begun
             loop = asyncio.get_running_loop()
             self._schedule.begun()
             try:
                 understood = self._hearing.understood
-                now = self._state.capture(self._blank) if self._state is not None else self._blank
+                now = self._state.capture(self._blank)
                 digest = hashlib.blake2b(now.encode()).digest()
                 if digest != self._saved_digest:
                     await self._store(now, understood)
                     self._saved_digest = digest
             except CheckpointError:
-                self._schedule.done()
+                self._schedule.given_up()
                 raise
             except BaseException:
                 self._schedule.failed(loop.time())
