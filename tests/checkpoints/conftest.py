@@ -83,11 +83,13 @@ class World:
     """What outlives the bot's process: the caller, the line, the store.
 
     Args:
-        script: What the caller says, each with what the bot has to have said by then.
+        script: What the caller says, each with what the bot has to say before the next.
+        polite: Whether the caller lets the bot finish.
     """
 
-    def __init__(self, script: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, script: Sequence[tuple[str, str]], *, polite: bool = True) -> None:
         self.script = script
+        self.polite = polite
         self.said = 0
         # The caller's messages, from the first on, and how many of them need not be kept.
         self.messages: list[tuple[str, str]] = []
@@ -164,6 +166,8 @@ class World:
     async def _listen(self, answer: str) -> None:
         """Waits until something was said, and then for the bot to be silent."""
         await self.until(lambda: answer in " ".join(self.heard[self._expected_from :]))
+        if not self.polite and self.said < len(self.script):
+            return
         loop = asyncio.get_running_loop()
         while (left := self._last_sound_secs + PATIENCE_SECS - loop.time()) > 0:  # noqa: ASYNC110 - as people wait
             await asyncio.sleep(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -51,37 +52,78 @@ def converse(*cuts: int) -> tuple[World, int]:
     return world, turns
 
 
-UNDISTURBED, TURNS = converse()
+@functools.cache
+def undisturbed() -> tuple[World, int]:
+    return converse()
 
 
 def test_the_undisturbed_conversation() -> None:
-    assert UNDISTURBED.processes == 1
-    assert [words for role, words in UNDISTURBED.result if role == "user"] == [
+    world, _ = undisturbed()
+    assert world.processes == 1
+    assert [words for role, words in world.result if role == "user"] == [
         words for words, _ in SCRIPT[1:]
     ]
-    assert UNDISTURBED.result[-1] == ("assistant", "Goodbye!")
-    assert " ".join(UNDISTURBED.heard) == " ".join(answer for _, answer in SCRIPT)
+    assert world.result[-1] == ("assistant", "Goodbye!")
+    assert " ".join(world.heard) == " ".join(answer for _, answer in SCRIPT)
 
 
 def check(*cuts: int) -> World:
+    expected, _ = undisturbed()
     world, _ = converse(*cuts)
-    assert world.result == UNDISTURBED.result
+    assert world.result == expected.result
     assert world.problems == []
     assert world.committed <= len(world.messages)
     # In order, though some of it twice.
     heard = iter(world.heard)
-    assert all(sentence in heard for sentence in UNDISTURBED.heard)
+    assert all(sentence in heard for sentence in expected.heard)
     return world
 
 
 @pytest.mark.usefixtures("quiet")
 def test_killed_at_each_moment() -> None:
-    for cut in range(1, TURNS):
+    for cut in range(1, undisturbed()[1]):
         assert check(cut).processes == 2
 
 
 @pytest.mark.usefixtures("quiet")
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.integers(1, TURNS), min_size=2, max_size=5))
-def test_killed_again_and_again(cuts: list[int]) -> None:
-    check(*cuts)
+@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=5))
+def test_killed_again_and_again(moments: list[float]) -> None:
+    _, turns = undisturbed()
+    check(*(1 + round(moment * turns) for moment in moments))
+
+
+STORY = "Once upon a time. There was a king. He had a daughter. She had a ball. It was golden."
+RUDE = [("Tell me a story", "Once upon a time."), ("Stop it", "As you like.")]
+
+
+def tell(messages: list[Any]) -> list[Reply]:
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    return ["As you like." if asked[-1] == "Stop it" else STORY]
+
+
+async def nothing_special(bot: Bot) -> None: ...
+
+
+def interrupt(*cuts: int) -> tuple[World, int]:
+    world = World(RUDE, polite=False)
+    turns = Session(world, tell, nothing_special).run(*cuts)
+    return world, turns
+
+
+@pytest.mark.usefixtures("quiet")
+def test_killed_around_an_interruption() -> None:
+    """The caller cuts the bot off; how much of the answer was heard by then may differ."""
+    expected, turns = interrupt()
+    assert [role for role, _ in expected.result] == ["system", *["user", "assistant"] * 2]
+    assert expected.result[2][1] != STORY
+    for cut in range(1, turns):
+        world, _ = interrupt(cut)
+        assert world.processes == 2
+        said = [content for role, content in world.result if role == "user"]
+        assert said == ["Tell me a story", "Stop it"], cut
+        assert world.result[-1] == ("assistant", "As you like."), cut
+        answers = [content for role, content in world.result[:-1] if role == "assistant"]
+        assert len(answers) <= 1, cut
+        assert all(STORY.startswith(answer) for answer in answers), cut
+        assert world.problems == []

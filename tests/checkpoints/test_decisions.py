@@ -42,6 +42,20 @@ def test_one_write_at_a_time_and_the_next_has_the_rest() -> None:
     assert schedule.is_settled
 
 
+def test_what_cannot_be_written_waits_for_a_change_and_is_not_forgotten() -> None:
+    schedule = WriteSchedule()
+    schedule.changed()
+    schedule.begun()
+    schedule.given_up()
+    assert schedule.due_secs() is None
+    assert not schedule.is_settled
+    schedule.changed()
+    assert schedule.due_secs() == 0.0
+    schedule.begun()
+    schedule.done()
+    assert schedule.is_settled
+
+
 def test_pauses_double_after_failures() -> None:
     schedule = WriteSchedule()
     schedule.changed()

@@ -18,7 +18,7 @@ from antiphon.frames.frames import (
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
-from antiphon.pipeline.keeper import use_keeper
+from antiphon.pipeline.keeper import Restoring, SavedState, use_keeper
 from antiphon.pipeline.pipeline import Pipeline
 from antiphon.pipeline.runner import PipelineRunner
 from antiphon.pipeline.task import PipelineTask
@@ -226,10 +226,56 @@ async def test_what_cannot_be_saved_is_no_reason_to_end() -> None:
         assert store.last_words == "better"
 
 
+async def test_what_cannot_be_saved_is_not_committed() -> None:
+    store = Store()
+    async with running(store) as kept:
+        await asyncio.sleep(SILENCE_PERIOD_SECS)
+        committed = kept.line.committed[-1]
+        kept.context.add_message({"role": "user", "content": object()})
+        kept.keeper.changed()
+        kept.line.received = 70
+        await asyncio.sleep(5 * SILENCE_PERIOD_SECS)
+        assert kept.line.committed[-1] == committed
+        kept.context.messages.clear()
+        kept.keeper.changed()
+        await asyncio.sleep(SILENCE_PERIOD_SECS)
+        assert kept.line.committed[-1] == 70
+
+
+async def test_a_session_that_has_not_begun_has_nothing_to_be_saved() -> None:
+    store = Store()
+    async with Checkpointer("s", "v", store.save) as keeper:
+        await keeper.flush()
+    assert store.attempts == 0
+
+
+async def test_a_state_of_the_bot_that_fails_is_no_reason_to_end_either() -> None:
+    class Broken(SavedState):
+        def save(self) -> Any:
+            raise ValueError(SECRET)
+
+        def restore(self, saved: Any, restoring: Restoring) -> None: ...
+
+    store = Store()
+    lines: list[str] = []
+    sink = logger.add(
+        lambda text: lines.append(str(text)), level="DEBUG", format="{message} {extra}"
+    )
+    try:
+        async with running(store) as kept:
+            kept.task.add_saved_state("broken", Broken())
+            await kept.say("one")
+            assert kept.keeper.statistics.unsavable >= 1
+    finally:
+        logger.remove(sink)
+    assert any("broken.1 cannot be saved: ValueError" in line for line in lines)
+    assert not any(SECRET in line for line in lines)
+
+
 async def test_nothing_is_written_after_closing() -> None:
     store = Store()
     async with running(store) as kept:
-        store.secs = 1.0
+        store.secs = 0.4
         await kept.say("one")
         await kept.keeper.aclose()  # a write under way may end
         assert store.last_words == "one"

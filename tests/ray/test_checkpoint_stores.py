@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from loguru import logger
-from ray.exceptions import RaySystemError
+from ray.exceptions import RayError
 from redis.asyncio import Redis
 from tests.redis_server import PASSWORD, RedisServer, running_redis
 
@@ -49,7 +49,7 @@ class FakeKeys(ClusterKeys):
 
     async def _call(self, name: str, *arguments: Any) -> Any:
         if self.is_down:
-            raise RaySystemError("Deadline Exceeded")
+            raise RayError("Deadline Exceeded")
         key = arguments[0].decode()
         match name:
             case "put":

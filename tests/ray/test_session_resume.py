@@ -117,8 +117,9 @@ async def answered(store: CheckpointStore, session_id: str, answer: str) -> None
     async def is_saved() -> bool:
         for key in await keys(store, f"{session_id}/"):
             if (data := await store.get(key)) is not None:
-                (context,) = SessionCheckpoint.decode(data).contexts or [None]
-                if context and any(each["content"] == answer for each in context.messages):
+                contexts = SessionCheckpoint.decode(data).contexts
+                said = [each["content"] for context in contexts for each in context.messages]
+                if answer in said:
                     return True
         return False
 

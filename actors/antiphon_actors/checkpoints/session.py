@@ -18,7 +18,7 @@ from antiphon_actors.errors import CheckpointStoreError, SessionLostError
 LOAD_DEADLINE_SECS = 8.0
 """How long a store that does not answer is asked for a checkpoint before the session counts as lost."""
 
-DISCARD_DEADLINE_SECS = 2.0
+DISCARD_DEADLINE_SECS = 1.0
 
 _PAUSE_SECS = 0.2
 
@@ -178,6 +178,7 @@ class KeptSession:
         self._goes_on = resume
         self._anew_when_lost = anew_when_lost
         self._is_abandoned = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Finds out where the session stands.
@@ -214,8 +215,9 @@ class KeptSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A session that is cancelled is over, too; a second cancellation does not wait for this.
-        await asyncio.shield(asyncio.ensure_future(self._close()))
+        # A session that is cancelled is over, too; cancelled once more, it does not wait for this.
+        self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
 
     @property
     def number(self) -> int:

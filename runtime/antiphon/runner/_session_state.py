@@ -49,14 +49,14 @@ class SessionState:
             blank: What is known of the session besides.
 
         Raises:
-            CheckpointError: It holds something that is no plain data.
+            CheckpointError: It holds something that is no plain data, or a state does not save itself.
         """
         try:
             contexts = [conversation.save() for conversation in self.conversations]
         except TypeError as error:
             raise CheckpointError(f"the session cannot be saved: {error}") from error
         metadata, lost = savable(self._task.params.start_metadata)
-        states = {name: state.save() for name, state in self._task.saved_states.items()}
+        states = {name: _saved(name, state) for name, state in self._task.saved_states.items()}
         return replace(
             blank,
             contexts=contexts,
@@ -150,6 +150,14 @@ class SessionState:
             )
         except TypeError:
             self._restoring.problem("the records of earlier turns are those of another version")
+
+
+def _saved(name: str, state: SavedState) -> Any:
+    try:
+        return state.save()
+    except Exception as error:
+        # Without its text, which is the bot's and may be what somebody said.
+        raise CheckpointError(f"{name} cannot be saved: {type(error).__name__}") from error
 
 
 def _is_no_beginning(frame: Frame) -> bool:

@@ -17,13 +17,14 @@ class WriteSchedule:
         """Begins with nothing to write."""
         self._is_dirty = False
         self._is_writing = False
+        self._is_behind = False
         self._failures = 0
         self._not_before_secs = 0.0
 
     @property
     def is_settled(self) -> bool:
         """Whether all that has changed has been written."""
-        return not self._is_dirty and not self._is_writing
+        return not self._is_dirty and not self._is_writing and not self._is_behind
 
     def changed(self) -> None:
         """Something has changed."""
@@ -38,9 +39,13 @@ class WriteSchedule:
         self._is_writing, self._is_dirty = True, False
 
     def done(self) -> None:
-        """The write under way has succeeded, or is not worth another attempt."""
-        self._is_writing = False
+        """The write under way has succeeded."""
+        self._is_writing = self._is_behind = False
         self._failures, self._not_before_secs = 0, 0.0
+
+    def given_up(self) -> None:
+        """The write under way cannot succeed: the next is worth an attempt after the next change."""
+        self._is_writing, self._is_behind = False, True
 
     def failed(self, now_secs: float) -> None:
         """The write under way has failed: what it held is still to be written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -25,7 +26,7 @@ from antiphon.transports.caller_line import CallerLine
 SAVE_DEADLINE_SECS = 5.0
 """How long the store may take for one checkpoint before that counts as failed."""
 
-CLOSE_DEADLINE_SECS = 2.0
+CLOSE_DEADLINE_SECS = 0.5
 """How long closing waits for a write under way before it gives it up."""
 
 SILENCE_PERIOD_SECS = 1.0
@@ -90,7 +91,8 @@ class Checkpointer(Keeper):
         started_at = resume.started_at if resume is not None else time.time()
         # What is the same in each checkpoint; what changes all the time is stamped on it.
         self._blank = SessionCheckpoint(session_id, bot_version, started_at)
-        self._saved_content = b""
+        # Of what was saved last.
+        self._saved_digest = b""
         self._saving = asyncio.Lock()
         self._schedule = WriteSchedule()
         self._news = asyncio.Event()
@@ -126,6 +128,8 @@ class Checkpointer(Keeper):
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+            # The aggregators still know this.
+            self._task = self._state = self._line = None
 
     async def flush(self) -> None:
         """Saves the session as it is now.
@@ -210,24 +214,22 @@ class Checkpointer(Keeper):
                 await self._try_to_save()
                 continue
             self._news.clear()
-            pause_secs = SILENCE_PERIOD_SECS if due_secs is None else due_secs - loop.time()
+            pause_secs = None if self._line is None else SILENCE_PERIOD_SECS
+            if due_secs is not None:
+                pause_secs = due_secs - loop.time()
             try:
                 async with asyncio.timeout(pause_secs):
                     await self._news.wait()
             except TimeoutError:
-                self._be_silent()
-
-    def _be_silent(self) -> None:
-        if self._line is not None:
-            self._hearing.period(self._line.received)
-            if self._schedule.is_settled:
-                self._line.commit(self._hearing.understood)
+                if due_secs is None and self._line is not None:
+                    self._hearing.period(self._line.received)
+                    if self._schedule.is_settled:
+                        self._line.commit(self._hearing.understood)
 
     async def _try_to_save(self) -> None:
         try:
             await self._save_now()
         except CheckpointError as error:
-            # The next change may make it possible again; until then it would only fail again.
             self.statistics.unsavable += 1
             logger.error("session cannot be saved", error=str(error))
         except Exception as error:  # noqa: BLE001 - of whatever store; it is tried again
@@ -241,17 +243,19 @@ class Checkpointer(Keeper):
     async def _save_now(self) -> None:
         """Saves what is new, if anything is."""
         async with self._saving:
+            if self._state is None:
+                return  # nothing has begun
             loop = asyncio.get_running_loop()
             self._schedule.begun()
             try:
                 understood = self._hearing.understood
-                now = self._state.capture(self._blank) if self._state is not None else self._blank
-                content = now.encode()
-                if content != self._saved_content:
+                now = self._state.capture(self._blank)
+                digest = hashlib.blake2b(now.encode()).digest()
+                if digest != self._saved_digest:
                     await self._store(now, understood)
-                    self._saved_content = content
+                    self._saved_digest = digest
             except CheckpointError:
-                self._schedule.done()
+                self._schedule.given_up()
                 raise
             except BaseException:
                 self._schedule.failed(loop.time())
