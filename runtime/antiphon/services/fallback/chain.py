@@ -64,6 +64,9 @@ _OTHERS_START_SECS = 5.0
 _END_SECS = 10.0
 """How long a member may take to close when the pipeline ends."""
 
+_FAILING_END_SECS = 1.0
+"""The same for one that is failing."""
+
 _CANCEL_SECS = 0.5
 """How long a member may take to let a CancelFrame through: a pipeline has 2 s for all of them."""
 
@@ -296,7 +299,8 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
 
     async def _end_member(self, member: Member[Service], frame: Frame) -> None:
         crossing = await member.cross(frame)
-        await asyncio.wait({crossing}, timeout=_END_SECS)
+        healthy = self._failover.health(member.index) is Health.HEALTHY
+        await asyncio.wait({crossing}, timeout=_END_SECS if healthy else _FAILING_END_SECS)
         if not crossing.done():
             logger.warning("service did not end in time", processor=self.name, service=member.name)
 
