@@ -325,6 +325,35 @@ async def test_one_that_fails_while_nobody_speaks() -> None:
     assert line.switches == [("a", "b", "connection lost")]
 
 
+async def test_speech_after_noise_is_no_proof_against_who_heard_only_the_noise() -> None:
+    async def talking(caller: Caller) -> None:
+        await caller.wait(1.0)
+        await caller.started()
+        await caller.stopped()
+        await caller.wait(7.0)  # the other one is being asked
+        await caller.say(1, 2)
+        await caller.wait(7.0)
+
+    line = await talk(chain_of(Streaming(name="a"), Streaming(name="b")), talking)
+    assert heard(line) == ["1 2"]
+    assert line.events == []
+
+
+async def test_nobody_understands_and_nobody_tells_who_speaks() -> None:
+    async def talking(caller: Caller) -> None:
+        for word in range(1, 12):
+            await caller.say(word)
+            await caller.wait(3.0)
+
+    made = [Streaming(ERROR, ERROR, name="a"), Streaming(ERROR, name="b")]
+    line = await talk(chain_of(*made), talking, vad=False)
+    words = heard(line)
+    # They are left alone for some seconds, and heard again.
+    assert words[-1] == "11"
+    assert sorted(set(words), key=int) == words
+    assert 1 <= len(line.errors) <= 3
+
+
 async def test_without_detection_of_speech() -> None:
     first, second = Streaming(None, ERROR, name="a"), Streaming(name="b")
 

@@ -12,6 +12,7 @@ from antiphon.frames.frames import (
     AudioRawFrame,
     Frame,
     InterimTranscriptionFrame,
+    SpeechControlParamsFrame,
     StartFrame,
     StartInterruptionFrame,
     STTMuteFrame,
@@ -140,6 +141,8 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             else:
                 await self._end_of_speech(frame)
         elif isinstance(frame, SystemFrame) or direction is not DOWNSTREAM:
+            if isinstance(frame, SpeechControlParamsFrame) and frame.vad_params is not None:
+                self._vad_seen = True  # it will tell when somebody speaks
             await self._tell(frame, direction)
             await self.push_frame(frame, direction)
         else:
@@ -151,6 +154,9 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         if self._muted:
             return
         self._kept.add(frame)
+        if not self._vad_seen and self._asked is None and self._failover.may_answer(self._now()):
+            # Nobody tells when somebody speaks: a request is from one transcript to the next.
+            self._begin()
         if self._vad_seen and not self._is_speaking and self._settled.is_set():
             self._kept.forget(but_secs=_BEFORE_SPEECH_SECS)
         for member in self._listening():
@@ -161,13 +167,17 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         self._kept.start()
         for member in self._listening():
             await member.give(frame)
-        if self._asked is None:
-            if self._probed is None:
-                self._probe_fed = None
-            self._apply(self._failover.begin(self._now()))
+        if self._asked is None or self._failover.is_in_doubt:
+            self._settled.set()
+            self._begin()
         else:
             self._failover.settle()  # the speaker goes on
             self._set_timer()
+
+    def _begin(self) -> None:
+        if self._probed is None:
+            self._probe_fed = None
+        self._apply(self._failover.begin(self._now()))
 
     async def _end_of_speech(self, frame: UserStoppedSpeakingFrame) -> None:
         self._is_speaking = False

@@ -35,9 +35,13 @@ from antiphon.services.fallback.member import Member
 from antiphon.services.fallback.speech import Speech
 from antiphon.services.tts_service import TTSService
 from antiphon.transcriptions.language import Language
+from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
 
 _LAST_WORDS_SECS = 60.0
 """How long the last words may take when the pipeline ends."""
+
+_MOST_CHARACTERS = 50_000
+"""A longer speech is taken for spoken: its services do not tell, and nobody says what is heard."""
 
 _ANSWER = (LLMFullResponseStartFrame, LLMFullResponseEndFrame)
 
@@ -60,6 +64,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         *,
         attempt_timeout_secs: float = 3.0,
         stall_timeout_secs: float | None = 3.0,
+        text_aggregator: BaseTextAggregator | None = None,
         **kwargs: Any,
     ) -> None:
         """Makes a chain.
@@ -69,14 +74,15 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             attempt_timeout_secs: From a complete sentence to its first audio; then the next member
                 is asked.
             stall_timeout_secs: From one piece of audio to the next within a sentence.
-            **kwargs: Passed on to ``FallbackChain`` and ``TTSService``. If members collect their text
-                otherwise than in sentences, give their kind of ``text_aggregator`` here too: it tells
-                when audio has to be expected.
+            text_aggregator: Tells when audio has to be expected: of the kind that the members have,
+                if they collect their text otherwise than in sentences.
+            **kwargs: Passed on to ``FallbackChain``.
         """
         super().__init__(
             services,
             attempt_timeout_secs=attempt_timeout_secs,
             stall_timeout_secs=stall_timeout_secs,
+            text_aggregator=text_aggregator,
             **kwargs,
         )
         self._speech: Speech | None = None
@@ -145,6 +151,9 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             self._skips_answer = False
             await self.push_frame(frame)
             return
+        if self._speech is not None and len(self._speech.script.text) > _MOST_CHARACTERS:
+            self._speech = None
+            self._finish()
         if self._speech is None:
             # What a member has not passed on by now it never will.
             self._through.clear()
