@@ -202,8 +202,8 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         answer = self._answer_under_way = _Answer(context)
         try:
             await self.push_frame(LLMFullResponseStartFrame())
-            self._apply(self._failover.begin(self._now()))
-            self._expect()
+            self._driver.begin()
+            self._driver.expect()
             # Each member has its deadlines.
             await answer.over.wait()
         finally:
@@ -227,7 +227,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         await self._open(member)
         await member.give(OpenAILLMContextFrame(context))
         await member.mark_end()
-        self._expect()
+        self._driver.expect()
 
     def _broken_off(self, context: OpenAILLMContext, said: str) -> OpenAILLMContext:
         """A conversation that ends with what was said of its last message."""
@@ -276,7 +276,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
             answer.said.append(frame.text)
             await self._pass_on(frame)
         else:
-            self._expect_more()
+            self._driver.expect_more()
 
     async def _reached_end(self, member: Member[LLMService]) -> None:
         answer = self._answer_under_way
@@ -306,7 +306,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         if answer is None or member is not self._asked or not member.is_open:
             logger.info("function calls ignored", processor=self.name, service=member.name)
             return
-        self._apply(self._failover.content(self._now(), final=True))
+        self._driver.content(final=True)
         # The conversation, even if the member was given a copy that says what to go on with.
         own = [dataclasses.replace(call, context=answer.context) for call in calls]
         await self.run_function_calls(own)

@@ -154,7 +154,11 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         if self._muted:
             return
         self._kept.add(frame)
-        if not self._vad_seen and self._asked is None and self._failover.may_answer(self._now()):
+        if (
+            not self._vad_seen
+            and self._asked is None
+            and self._failover.may_answer(self._driver.now)
+        ):
             # Nobody tells when somebody speaks: a request is from one transcript to the next.
             self._begin()
         if self._vad_seen and not self._is_speaking and self._settled.is_set():
@@ -171,13 +175,12 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             self._settled.set()
             self._begin()
         else:
-            self._failover.settle()  # the speaker goes on
-            self._set_timer()
+            self._driver.settle()  # the speaker goes on
 
     def _begin(self) -> None:
         if self._probed is None:
             self._probe_fed = None
-        self._apply(self._failover.begin(self._now()))
+        self._driver.begin()
 
     async def _end_of_speech(self, frame: UserStoppedSpeakingFrame) -> None:
         self._is_speaking = False
@@ -201,7 +204,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         return [self._fed, probed]
 
     def _expect_transcript(self) -> None:
-        self._expect(certain=_tells_nothing(self._fed))
+        self._driver.expect(certain=_tells_nothing(self._fed))
 
     async def _interrupt(self, frame: StartInterruptionFrame, direction: FrameDirection) -> None:
         """Passes an interruption on: it stops the bot, and nobody who listens."""
@@ -267,11 +270,11 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             await self._take_transcript(frame)
             return
         if isinstance(frame, InterimTranscriptionFrame):
-            self._note_life()
+            self._driver.note_life()
         await self.push_frame(frame, direction)
 
     async def _take_transcript(self, frame: TranscriptionFrame) -> None:
-        self._apply(self._failover.content(self._now()))
+        self._driver.content()
         text = frame.text
         if self._may_repeat:
             frame.text = without_overlap(self._heard_before, text)
@@ -294,7 +297,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         if not _tells_nothing(member) or self._is_speaking:
             return
         if member is self._probed:
-            self._apply(self._failover.probe_passed())
+            self._driver.probe_passed()
         elif member is self._fed and not self._settled.is_set():
             self._end_utterance()  # nothing was understood
 

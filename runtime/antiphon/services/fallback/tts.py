@@ -158,7 +158,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             # What a member has not passed on by now it never will.
             self._through.clear()
             self._speech = Speech(self._text_aggregator)
-            self._apply(self._failover.begin(self._now()))
+            self._driver.begin()
         speech = self._speech
         if not isinstance(frame, (TextFrame, TTSSpeakFrame)):
             self._through[frame.id] = frame
@@ -193,7 +193,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         # A member that pauses while the bot speaks cannot begin before that.
         waits = member is not None and member.service._pause_frame_processing and self._bot_speaking
         if not waits:
-            self._expect()
+            self._driver.expect()
 
     # -- asking members ------------------------------------------------------------------------
 
@@ -250,10 +250,10 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         elif isinstance(frame, TTSAudioRawFrame):
             if text_begun(frame) is not None:
                 self._marking.add(member.index)
-            self._apply(self._failover.content(self._now()))
+            self._driver.content()
             await self._push_all(speech.take_audio(frame, self.get_clock().get_time() / 1e9))
             if speech is self._speech and speech.spoken.is_in_text:
-                self._expect_more()
+                self._driver.expect_more()
         elif isinstance(frame, TTSTextFrame):
             await self._take_text(member, speech, frame)
         else:
@@ -270,7 +270,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             and not speech.spoken.has_begun(frame.text)
             and any(character.isalnum() for character in frame.text)
         ):
-            self._member_failed(member, "no audio for a text")
+            self._driver.fail(member.index, "no audio for a text")
             return
         frames, is_spoken = speech.take_text(frame)
         await self._push_all(frames)
@@ -313,8 +313,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         if not speech.spoken.is_all:
             self._expect_audio()
             return
-        self._failover.settle()
-        self._set_timer()
+        self._driver.settle()
         self._end_if_over(speech)
 
     def _end_if_over(self, speech: Speech) -> None:
@@ -354,7 +353,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             if ended is None or ended.done() or not crossing.result():
                 return
             if speech is not None and not speech.spoken.is_all and speech.spoken.is_nothing:
-                self._member_failed(member, "no audio for the last words")
+                self._driver.fail(member.index, "no audio for the last words")
             else:
                 ended.set_result(member)
 
