@@ -117,6 +117,13 @@ async def test_one_that_answers_in_a_task_of_its_own() -> None:
     assert line.events == []
 
 
+async def test_a_chain_of_one_is_not_given_up() -> None:
+    chain = models([[DOWN], "Well again."])
+    line = await Line(chain).run(ask(), 1.0, ask())
+    assert said(line) == "Well again."
+    assert line.errors == ["no service could answer: model0: down"]
+
+
 async def test_an_empty_answer_is_an_answer() -> None:
     chain = models([[]], ["Not asked."])
     line = await Line(chain).run(ask())

@@ -303,6 +303,13 @@ async def test_nobody_understands() -> None:
     assert heard(line) == ["4 5"]
 
 
+@pytest.mark.parametrize("make", [Segmented, Streaming])
+async def test_a_chain_of_one_is_not_given_up(make: Callable[..., STTService]) -> None:
+    line = await talk(chain_of(make(ERROR, name="a")), two_turns)
+    assert heard(line) == ["4 5"]
+    assert line.errors == ["no service could answer: a: down"]
+
+
 async def test_one_that_fails_while_nobody_speaks() -> None:
     first = FakeSTTService(name="a")
     second = Segmented(name="b")

@@ -76,6 +76,11 @@ class Driver:
         self.machine.expect(self.now, certain=certain)
         self._set_timer()
 
+    def expect_probe(self) -> None:
+        """Something is due from the member that is being probed."""
+        self.machine.expect_probe(self.now)
+        self._set_timer()
+
     def expect_more(self) -> None:
         """The member is at work, and something more is due."""
         self.machine.expect_more(self.now)

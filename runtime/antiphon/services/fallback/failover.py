@@ -253,7 +253,10 @@ class Failover:
         if self._attempt is not None:
             self._attempt.due_at = now + self.limits.attempt_secs
             self._attempt.certain = certain
-        if self._probing is not None and self._probe_due_at is None:
+
+    def expect_probe(self, now: float) -> None:
+        """Something is due from the member that is being probed."""
+        if self._probing is not None:
             self._probe_due_at = now + self.limits.attempt_secs
 
     def expect_more(self, now: float) -> None:

@@ -249,6 +249,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         if self._answer_under_way is not None:
             await self._open(member)
             await member.give(OpenAILLMContextFrame(self._answer_under_way.context))
+            self._driver.expect_probe()
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TextFrame) and bool(frame.text)

@@ -188,6 +188,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         for member in self._listening():
             await member.give(frame)
             await member.mark_end()
+        self._driver.expect_probe()
         if self._asked is None:
             return
         if self._muted:
@@ -221,9 +222,11 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
     # -- asking members ------------------------------------------------------------------------
 
     async def _begin_attempt(self, member: Member[STTService], attempt: Attempt) -> None:
-        # Who has been listening has heard all of it.
         if member is not self._fed:
             await self._feed(member)
+        elif not member.is_wanted:
+            # It has failed before, and has gone on listening for want of another one.
+            await self._open(member, urgent=True)
 
     async def _feed(self, member: Member[STTService]) -> None:
         """Lets a member listen, from what has no transcript yet on."""
@@ -248,6 +251,8 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         self._probe_fed = member
         await self._open(member, urgent=True)
         await self._give_kept(member)
+        if not self._settled.is_set():
+            self._driver.expect_probe()
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TranscriptionFrame) and bool(frame.text.strip())

@@ -30,7 +30,7 @@ from antiphon.frames.frames import (
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.heard_text import text_begun
 from antiphon.services.fallback.chain import DOWNSTREAM, FallbackChain
-from antiphon.services.fallback.failover import Attempt
+from antiphon.services.fallback.failover import Attempt, Health
 from antiphon.services.fallback.member import Member
 from antiphon.services.fallback.speech import Speech
 from antiphon.services.tts_service import TTSService
@@ -139,9 +139,11 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             await self.push_frame(frame, direction)
         elif self._speech is not None or isinstance(frame, _ANSWER):
             await self._add(frame)
-        else:
+        elif self._failover.health(self._active.index) is Health.HEALTHY:
             self._through[frame.id] = frame
             await self._active.give(frame)
+        else:
+            await self.push_frame(frame)
 
     async def _add(self, frame: Frame) -> None:
         """Adds a frame to what is spoken now, or begins with it."""
@@ -154,12 +156,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         if self._speech is not None and len(self._speech.script.text) > _MOST_CHARACTERS:
             self._speech = None
             self._finish()
-        if self._speech is None:
-            # What a member has not passed on by now it never will.
-            self._through.clear()
-            self._speech = Speech(self._text_aggregator)
-            self._driver.begin()
-        speech = self._speech
+        speech = self._speech or await self._begin()
         if not isinstance(frame, (TextFrame, TTSSpeakFrame)):
             self._through[frame.id] = frame
         sentence = await speech.add(frame)
@@ -172,6 +169,17 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             if sentence or not isinstance(frame, TextFrame):
                 speech.is_taken = False
                 await member.mark_end()
+
+    async def _begin(self) -> Speech:
+        speech = self._speech = Speech(self._text_aggregator)
+        # What is still inside a member belongs to it, but for ends that members have kept.
+        waiting, self._through = self._through, {}
+        for frame in waiting.values():
+            if not isinstance(frame, LLMFullResponseEndFrame):
+                self._through[frame.id] = frame
+                await speech.add(frame)
+        self._driver.begin()
+        return speech
 
     async def _note_bot(self, frame: Frame) -> None:
         if isinstance(frame, BotStartedSpeakingFrame):
@@ -202,6 +210,8 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         if speech is None:
             return
         await self._push_all(speech.hand_over())
+        if speech is not self._speech or attempt is not self._failover.attempt:
+            return
         await self._open(member)
         speech.is_fed, speech.is_taken = True, False
         for frame in speech.rest(lambda frame: frame.id in self._through):
@@ -228,7 +238,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             if text := speech.script.first_sentence:
                 self._probe_waits = False
                 await member.give(TTSSpeakFrame(text))
-                self._expect_audio()
+                self._driver.expect_probe()
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TTSAudioRawFrame)
