@@ -453,6 +453,10 @@ async def test_a_member_that_waits_while_the_bot_speaks_is_no_failure() -> None:
         TTSSpeakFrame("Another one."),
         20.0,
         lambda: bot(BotStoppedSpeakingFrame),
+        0.1,
+        lambda: bot(BotStartedSpeakingFrame),
+        5.0,
+        lambda: bot(BotStoppedSpeakingFrame),
         1.0,
     )
     assert line.events == []

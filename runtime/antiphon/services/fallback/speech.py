@@ -46,6 +46,7 @@ class Speech:
         open_answers: Answers of the language model that have begun and not ended.
         is_fed: Whether the member that answers gets what is added.
         is_taken: Whether it has dealt with all that it was given.
+        is_due: Whether a sentence is complete, and no audio has come since.
     """
 
     def __init__(self, aggregator: BaseTextAggregator) -> None:
@@ -59,6 +60,7 @@ class Speech:
         self.open_answers = 0
         self.is_fed = False
         self.is_taken = False
+        self.is_due = False
         self._aggregator = aggregator
         self._items: list[_Item] = []
         # The position up to which the pipeline was told what is spoken.
@@ -138,6 +140,7 @@ class Speech:
         """Takes audio that came at a time, in seconds of the pipeline's clock."""
         samples = len(frame.audio) / _SAMPLE_BYTES / frame.num_channels
         self.spoken.audio(samples / frame.sample_rate, now, text_begun(frame))
+        self.is_due = False
         return [*self._begin(), frame, *self._released()]
 
     def take_text(self, frame: TTSTextFrame) -> tuple[list[Frame], bool]:

@@ -160,15 +160,16 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         if not isinstance(frame, (TextFrame, TTSSpeakFrame)):
             self._through[frame.id] = frame
         sentence = await speech.add(frame)
-        if sentence:
-            self._expect_audio()
-            await self._ask_waiting_probe()
         member = self._asked
         if speech.is_fed and member is not None:
             await self._give_part(member, frame)
             if sentence or not isinstance(frame, TextFrame):
                 speech.is_taken = False
                 await member.mark_end()
+        if sentence and speech is self._speech:
+            speech.is_due = True
+            self._set_deadline(speech)
+            await self._ask_waiting_probe()
 
     async def _begin(self) -> Speech:
         speech = self._speech = Speech(self._text_aggregator)
@@ -182,26 +183,37 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         return speech
 
     async def _note_bot(self, frame: Frame) -> None:
-        if isinstance(frame, BotStartedSpeakingFrame):
-            self._bot_speaking = True
-        elif isinstance(frame, BotStoppedSpeakingFrame) and self._bot_speaking:
-            self._bot_speaking = False
-            speech, member = self._speech, self._asked
-            if speech is None or member is None:
-                return
-            if member.service._pause_frame_processing and not speech.spoken.is_all:
-                self._expect_audio()
-            elif speech.is_taken and not speech.spoken.is_in_text and speech.spoken.spoken:
-                # What was asked for has been heard, although the service does not say so.
-                await self._push_all(speech.complete())
-                self._note_rest(speech)
+        started = isinstance(frame, BotStartedSpeakingFrame)
+        if not started and not isinstance(frame, BotStoppedSpeakingFrame):
+            return
+        self._bot_speaking = started
+        speech = self._speech
+        if speech is None:
+            return
+        silent = not started and not speech.is_due and not speech.spoken.is_in_text
+        if silent and speech.is_taken and not speech.spoken.is_nothing:
+            # What was asked for has been heard, although the service may not say so.
+            await self._push_all(speech.complete())
+        self._set_deadline(speech)
 
-    def _expect_audio(self) -> None:
+    def _set_deadline(self, speech: Speech) -> None:
+        """Finds out what is due; if nothing is, all may be said."""
         member = self._asked
-        # A member that pauses while the bot speaks cannot begin before that.
-        waits = member is not None and member.service._pause_frame_processing and self._bot_speaking
-        if not waits:
+        if speech is not self._speech or member is None:
+            return
+        if self._bot_speaking and member.service._pause_frame_processing:
+            self._driver.settle()  # it waits for the bot to be silent
+        elif speech.is_due:
             self._driver.expect()
+        elif speech.spoken.is_in_text or not speech.is_taken:
+            self._driver.expect_more()
+        elif speech.spoken.owes:
+            self._driver.expect()
+        else:
+            self._driver.settle()
+            if speech.spoken.is_all and not speech.open_answers:
+                self._speech = None
+                self._finish()
 
     # -- asking members ------------------------------------------------------------------------
 
@@ -217,8 +229,9 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         for frame in speech.rest(lambda frame: frame.id in self._through):
             await self._give_part(member, frame)
         await member.mark_end()
-        if not speech.spoken.is_all:
-            self._expect_audio()
+        if speech is self._speech:
+            speech.is_due = not speech.spoken.is_all
+            self._set_deadline(speech)
 
     async def _give_part(self, member: Member[TTSService], frame: Frame) -> None:
         if isinstance(frame, (EndFrame, StopFrame)):
@@ -262,14 +275,13 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
                 self._marking.add(member.index)
             self._driver.content()
             await self._push_all(speech.take_audio(frame, self.get_clock().get_time() / 1e9))
-            if speech is self._speech and speech.spoken.is_in_text:
-                self._driver.expect_more()
+            self._set_deadline(speech)
         elif isinstance(frame, TTSTextFrame):
             await self._take_text(member, speech, frame)
         else:
             await self._push_all(speech.take_other(frame))
             if isinstance(frame, TTSStoppedFrame):
-                self._note_rest(speech)
+                self._set_deadline(speech)
 
     async def _take_text(
         self, member: Member[TTSService], speech: Speech, frame: TTSTextFrame
@@ -285,7 +297,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         frames, is_spoken = speech.take_text(frame)
         await self._push_all(frames)
         if is_spoken:
-            self._note_rest(speech)
+            self._set_deadline(speech)
 
     async def _take_end(self, speech: Speech | None, frame: LLMFullResponseEndFrame) -> None:
         """Passes on the end of an answer that a member has made itself, instead of what it got."""
@@ -297,7 +309,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             await self.push_frame(frame)
             return
         await self._push_all([*speech.complete(), *speech.take_other(frame)])
-        self._note_rest(speech)
+        self._set_deadline(speech)
 
     async def _came_through(self, member: Member[TTSService], frame: Frame) -> None:
         if isinstance(frame, (EndFrame, StopFrame)):
@@ -314,24 +326,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         speech = self._speech
         if speech is not None and member is self._asked:
             speech.is_taken = True
-            self._end_if_over(speech)
-
-    def _note_rest(self, speech: Speech) -> None:
-        """Something has been spoken to its end: more is due, or all is said."""
-        if speech is not self._speech:
-            return
-        if not speech.spoken.is_all:
-            self._expect_audio()
-            return
-        self._driver.settle()
-        self._end_if_over(speech)
-
-    def _end_if_over(self, speech: Speech) -> None:
-        attempt = self._failover.attempt
-        is_due = attempt is None or attempt.due_at is not None
-        if speech.is_taken and speech.spoken.is_all and not speech.open_answers and not is_due:
-            self._speech = None
-            self._finish()
+            self._set_deadline(speech)
 
     async def _push_all(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
