@@ -36,7 +36,7 @@ from antiphon.testing import (
 
 WORDS = "Nobody says any of these words a second time".split()
 SENTENCES = ["The first one is short.", " Then there is a longer one.", " Bye."]
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=30, deadline=None)
 
 Failure = st.sampled_from(
     [FakeFailure("down"), FakeFailure("down", is_reported=True), FakeDelay(60.0)]
