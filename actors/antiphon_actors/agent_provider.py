@@ -62,6 +62,8 @@ class _LeasedHost:
         self._place = place
         self._attachments = attachments
         self.uri = place.facts.uri
+        self.actor_id = place.actor_id
+        self.lease_id = place.lease_id
         self.description = f"actor {place.actor_id[:8]}, pid {place.facts.pid}"
         if place.facts.node_id != ray.get_runtime_context().get_node_id():
             self.description += f", node {place.facts.node_id[:8]}"
@@ -72,6 +74,10 @@ class _LeasedHost:
             raise PlacementError(f"the node agent is gone: {error}") from error
         if error is not None:
             raise PlacementError(f"{error} ({self.description})") from error
+
+
+def _leased(hosts: Sequence[Host]) -> list[_LeasedHost]:
+    return [host for host in hosts if isinstance(host, _LeasedHost)]
 
 
 class AgentProvider:
@@ -87,8 +93,15 @@ class AgentProvider:
         self._owner = owner
         self._attachments = _Attachments(agent)
 
-    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> list[Host]:
+    async def acquire(
+        self, session_id: str, moved: Sequence[PlacedProcessor], avoid: Sequence[Host] = ()
+    ) -> list[Host]:
         """Processor actors for all processors of a session, or for none.
+
+        Args:
+            session_id: The session.
+            moved: The processors.
+            avoid: Actors that must not be chosen.
 
         Raises:
             NoActorError: If the agent has none; it says what is short.
@@ -98,7 +111,9 @@ class AgentProvider:
         wanted = [ActorWanted(each.kind, each.mode, each.resources, each.labels) for each in needed]
         try:
             async with asyncio.timeout(ACQUIRE_DEADLINE_SECS):
-                places = await self._agent.acquire_all.remote(self._name(session_id), wanted)
+                places = await self._agent.acquire_all.remote(
+                    self._name(session_id), wanted, [each.actor_id for each in _leased(avoid)]
+                )
         except (RayError, TimeoutError) as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, NoActorError):
@@ -111,6 +126,11 @@ class AgentProvider:
         for each, place in zip(needed, places, strict=True):
             hosts |= dict.fromkeys(each.pids, _LeasedHost(place, self._attachments))
         return [hosts[placed.pid] for placed in moved]
+
+    async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
+        """Gives back some of a session's actors."""
+        for lease_id in {each.lease_id for each in _leased(hosts)}:
+            self._agent.release_lease.remote(lease_id)
 
     async def release(self, session_id: str) -> None:
         """Gives back every actor of a session."""

@@ -102,7 +102,9 @@ class FakeAgent:
     async def _start(self) -> None:
         """It has started."""
 
-    async def _acquire_all(self, session_id: str, wanted: Sequence[ActorWanted]) -> list[Any]:
+    async def _acquire_all(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Sequence[str]
+    ) -> list[Any]:
         if self.full:
             refusal = NoActorError("no room: the session needs 1 more", overloaded=True)
             ray_error: Any = RayTaskError

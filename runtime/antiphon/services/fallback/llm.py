@@ -117,7 +117,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         self._continue_prompt = continue_prompt or ""
         self._answer_under_way: _Answer | None = None
         for member in self._members:
-            if member.service._functions:
+            if member.service._calls.functions:
                 raise ConfigError(
                     f"{member.name} has functions of its own: register them with {self.name}"
                 )
@@ -211,7 +211,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
             await self.push_frame(LLMFullResponseEndFrame())
 
     async def _interrupt(self, frame: StartInterruptionFrame, direction: FrameDirection) -> None:
-        await self._cancel_interruptible_calls()
+        await self._calls.cancel_interruptible()
         await super()._interrupt(frame, direction)
 
     async def _begin_attempt(self, member: Member[LLMService], attempt: Attempt) -> None:
