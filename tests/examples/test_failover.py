@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.vendors.conftest import ElevenLabsVendor, HttpVendor
 
 from antiphon.runner.types import RunnerArguments
@@ -41,8 +42,6 @@ async def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     module.ElevenLabsTTSService = voice
     async with HttpVendor().running() as http, ElevenLabsVendor().running() as speech:
         # Nobody has these keys.
-        from aiohttp import web
-
         http.answers = [web.Response(status=401)] * 9
         speech.refuse = 403
         monkeypatch.setenv("OPENAI_BASE_URL", f"{http.url}/v1")

@@ -16,6 +16,7 @@ from tests.fallback.conftest import Line, Step
 from antiphon.frames.frames import (
     DataFrame,
     EndFrame,
+    ErrorFrame,
     Frame,
     InputAudioRawFrame,
     InterimTranscriptionFrame,
@@ -216,8 +217,6 @@ async def test_the_next_one_hears_all_of_it(
 async def test_one_that_fails_in_the_middle_of_speech() -> None:
     class Breaks(Segmented):
         async def break_down(self) -> None:
-            from antiphon.frames.frames import ErrorFrame
-
             await self.push_error(ErrorFrame("connection lost"))
 
     first, second = Breaks(name="a"), Segmented(name="b")
@@ -315,8 +314,6 @@ async def test_one_that_fails_while_nobody_speaks() -> None:
     second = Segmented(name="b")
 
     async def talking(caller: Caller) -> None:
-        from antiphon.frames.frames import ErrorFrame
-
         await caller.wait(1.0)
         # The first 0.2 s were said before it was known that somebody speaks, and before the switch.
         await caller.audio(1, 0.1)

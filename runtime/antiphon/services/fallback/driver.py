@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from loguru import logger
 
 from antiphon.processors.frame_processor import FrameProcessor
-from antiphon.services.fallback.failover import Action, Failover
+from antiphon.services.fallback.failover import Action, Failover, Probe, Try
 
 
 class Driver:
@@ -36,7 +36,8 @@ class Driver:
             machine: Decides.
             owner: Owns the task.
             notice: Called at once with each action.
-            perform: Does it, later; what it raises is logged.
+            perform: Does it, later; what it raises is logged, and a member that cannot be asked has
+                failed.
         """
         self.machine = machine
         self._owner = owner
@@ -149,8 +150,15 @@ class Driver:
                     logger.opt(exception=error).error(
                         "failover not carried out", processor=self._owner.name, action=repr(action)
                     )
+                    self._fail_unasked(action, f"not asked: {type(error).__name__}: {error}")
             self._wake.clear()
             # Until the next request, failure or deadline.
             self._owner.task_manager.task_suspend_watchdog()
             await self._wake.wait()
             self._owner.reset_watchdog()
+
+    def _fail_unasked(self, action: Action, reason: str) -> None:
+        if isinstance(action, Try) and action.attempt is self.machine.attempt:
+            self.fail(action.attempt.member, reason)
+        elif isinstance(action, Probe) and action.member == self.machine.probing:
+            self.fail(action.member, reason)
