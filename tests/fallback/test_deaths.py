@@ -15,7 +15,15 @@ from tests.turns.conftest import _virtual_clocks
 from antiphon.frames.frames import EndFrame, Frame, TTSAudioRawFrame
 from antiphon.processors.aggregators.openai_llm_context import OpenAILLMContext
 from antiphon.services.fallback import FallbackLLMService, FallbackSTTService
-from antiphon.testing import FakeLLMService, FakeSTTService, FakeTTSService, FakeWordTTSService
+from antiphon.services.llm_service import FunctionCallParams
+from antiphon.testing import (
+    FakeDelay,
+    FakeLLMService,
+    FakeSTTService,
+    FakeToolCall,
+    FakeTTSService,
+    FakeWordTTSService,
+)
 from antiphon_actors.placement.plan import PlacedProcessor
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.session.home import Host, SessionRecord
@@ -35,6 +43,19 @@ class Model(FakeLLMService):
     def _next_steps(self, context: OpenAILLMContext) -> Sequence[Any]:
         asked = sum(message["role"] == "user" for message in context.messages)
         return [f"{word} " for word in ANSWERS[asked - 1].split()]
+
+
+class CallingModel(FakeLLMService):
+    """Looks the weather up before it tells it."""
+
+    movable = True
+
+    def _next_steps(self, context: OpenAILLMContext) -> Sequence[Any]:
+        asked = sum(message["role"] == "user" for message in context.messages)
+        known = sum(message["role"] == "tool" for message in context.messages)
+        if known < asked:
+            return ["Let me ", "look.", FakeDelay(0.2), FakeToolCall("weather", {"city": "Oslo"})]
+        return ["It is ", "cold."]
 
 
 class Voice(FakeTTSService):
@@ -67,6 +88,7 @@ class Call:
     Args:
         actors: The actors.
         make: The kind of voices.
+        model: The kind of language models.
         turn_secs: From one turn to the next.
         late_secs: How long it takes to replace a service.
     """
@@ -76,18 +98,18 @@ class Call:
         actors: Actors,
         make: type[Voice | WordVoice],
         *,
+        model: type[FakeLLMService] = Model,
         turn_secs: float = 8.0,
         late_secs: float = 0.0,
     ) -> None:
         self.actors = actors
         self.turn_secs = turn_secs
         self.record = SessionRecord()
-        more = {"probe_after_secs": 1000.0}
+        more: dict[str, Any] = {"probe_after_secs": 1000.0}
         stt = [FakeSTTService(["Go on."] * 3, name=f"stt{number}") for number in (0, 1)]
-        llm = [Model(token_delay_secs=0.1, name=f"llm{number}") for number in (0, 1)]
-        self.bot = Bot(
-            FallbackSTTService(stt, **more), FallbackLLMService(llm, **more), voices(make=make)
-        )
+        llm = [model(token_delay_secs=0.1, name=f"llm{number}") for number in (0, 1)]
+        self.llm = FallbackLLMService(llm, **more)
+        self.bot = Bot(FallbackSTTService(stt, **more), self.llm, voices(make=make))
         self._late_secs = late_secs
         self._acquire_one = actors.acquire_one
         actors.acquire_one = self._acquire_late  # type: ignore[method-assign]
@@ -165,3 +187,29 @@ async def test_another_member_answers_before_a_lost_one_is_replaced(
     # At the later times the first services have done their part.
     needed = at < {"stt": 1.8, "llm": 2.4, "tts": 3.6}[kind]
     assert call.bot.events == ([(f"{kind}0", f"{kind}1")] if needed else [])
+
+
+@pytest.mark.parametrize("late_secs", [0.0, 7.5])
+@pytest.mark.parametrize("seed", range(5))
+async def test_functions_run_once_though_their_model_dies(
+    actors: Actors, seed: int, late_secs: float
+) -> None:
+    chance = random.Random(seed)
+    call = Call(actors, Voice, model=CallingModel, turn_secs=30.0, late_secs=late_secs)
+    called = 0
+
+    async def weather(params: FunctionCallParams) -> None:
+        nonlocal called
+        called += 1
+        await asyncio.sleep(0.5)
+        await params.result_callback({"degrees": -3})
+
+    call.llm.register_function("weather", weather)
+    deaths = [(call.turn_secs * turn + chance.uniform(1.7, 3.5), "llm0") for turn in range(3)]
+    await call.run(*deaths)
+    assert call.record.failures == []
+    assert call.bot.task.errors == []
+    assert len(call.record.recoveries) == 3
+    assert called == 3
+    turn = [("user", "Go on."), ("assistant", "Let me look."), ("assistant", "It is cold.")]
+    assert call.bot.said() == turn * 3
