@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.session.conftest import Actors, actors
+from opentelemetry.trace import StatusCode
+from tests.session.conftest import Actors, Watcher, actors
+from tests.tracing.conftest import Spans, spans
 from tests.turns.conftest import Run, _virtual_clocks, locally
 
-from antiphon.frames.frames import EndFrame
+from antiphon.frames.frames import EndFrame, LLMFullResponseEndFrame, TextFrame, TranscriptionFrame
 from antiphon.observers.session_report import SessionReport
 from antiphon.pipeline.pipeline import Pipeline
 from antiphon.pipeline.task import PipelineParams, PipelineTask
@@ -35,13 +37,14 @@ from antiphon_actors.placement.plan import make_plan
 from antiphon_actors.placement.policy import Placement, Rule
 from antiphon_actors.session.home import SessionRecord
 
-__all__ = ["_virtual_clocks", "actors"]
+__all__ = ["_virtual_clocks", "actors", "spans"]
 
 pytestmark = pytest.mark.virtual_time
 
 RATE = 16000
 MS = 60
 ERROR = FakeFault("error")
+ENDS = (LLMFullResponseEndFrame, EndFrame)
 
 
 @pytest.fixture(params=["one process", "fused", "dedicated", "pooled"])
@@ -71,6 +74,7 @@ class Bot:
         stt: FallbackSTTService,
         llm: FallbackLLMService,
         tts: FallbackTTSService,
+        **task: Any,
     ) -> None:
         self.transport = FakeTransport(
             TransportParams(
@@ -91,6 +95,7 @@ class Bot:
             params=PipelineParams(
                 enable_metrics=True, audio_in_sample_rate=RATE, audio_out_sample_rate=RATE
             ),
+            **task,
         )
 
     async def _switched(self, chain: Any, before: str, now: str, reason: str) -> None:
@@ -281,6 +286,49 @@ async def test_back_to_the_preferred_ones(run: Run) -> None:
     assert [text for role, text in bot.said() if role == "assistant"] == ["One.", "Two.", "Three."]
     assert bot.events == [("llm0", "llm1"), ("llm1", "llm0")]
     assert bot.report.turns[-1].bot_text == "Three."
+
+
+async def test_observers_see_one_service_of_each_kind(run: Run) -> None:
+    watcher = Watcher()
+    bot = Bot(
+        recognisers(0),
+        models([["I was", FakeFailure("down")]], ["I was asked."]),
+        voices(FakeFault("error", after_secs=0.3)),
+        observers=[watcher],
+    )
+    await bot.talk(run, 8.0)
+    assert bot.said() == [("user", "One?"), ("assistant", "I was asked.")]
+    inside = {each for chain in bot.chains for each in chain.processors if each is not chain}
+    assert not [hop for hop in watcher.hops if {hop.source, hop.destination} & inside]
+    stt, llm, tts = bot.chains
+    output = bot.transport.output()
+    texts = [frame.text for frame in watcher.between(llm, tts) if isinstance(frame, TextFrame)]
+    assert "".join(texts) == "I was asked."
+    pushed = {kind: len(watcher.between(tts, output, kind)) for kind in ENDS}
+    assert pushed == {LLMFullResponseEndFrame: 1, EndFrame: 1}
+    heard = [hop.frame for hop in watcher.hops if hop.source is stt]
+    assert len([frame for frame in heard if isinstance(frame, TranscriptionFrame)]) == 1
+
+
+async def test_each_attempt_is_traced(run: Run, spans: Spans) -> None:
+    bot = Bot(
+        recognisers(),
+        models([[FakeFailure("down")]], ["An answer."]),
+        voices(FakeFault("crash")),
+        enable_tracing=True,
+    )
+    await bot.talk(run, 8.0)
+    assert sorted(spans.children(spans.one("turn"))) == ["llm", "llm", "stt", "tts", "tts"]
+    failed, answered = spans.named("llm")
+    assert not failed.status.is_ok
+    assert "down" in (failed.status.description or "")
+    assert answered.status.status_code is not StatusCode.ERROR
+    assert answered.attributes is not None
+    assert answered.attributes["output"] == "An answer."
+    failed, spoken = spans.named("tts")
+    assert not failed.status.is_ok
+    assert spoken.attributes is not None
+    assert spoken.attributes["text"] == "An answer."
 
 
 def test_members_are_placed_like_any_service() -> None:

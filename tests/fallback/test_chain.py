@@ -49,6 +49,9 @@ from antiphon.services.fallback import (
     FallbackTTSService,
     MemberStatus,
 )
+from antiphon.services.fallback.failover import Attempt
+from antiphon.services.fallback.member import Member
+from antiphon.services.llm_service import LLMService
 from antiphon.testing import FakeDelay, FakeFailure, FakeLLMService, FakeSTTService, FakeTTSService
 from antiphon.testing.fake_llm import FakeResponse
 
@@ -124,6 +127,29 @@ async def test_how_members_have_done() -> None:
     assert 2.0 <= first.probe_in_secs <= 4.0  # of 4 to 6 s
     assert first == MemberStatus("a", "failing", False, 1, 0, 1, "down", first.probe_in_secs)
     assert second == MemberStatus("b", "healthy", True, 2, 2, 0, "", None)
+
+
+class Broken(FallbackLLMService):
+    """Cannot ask one of its members."""
+
+    async def _begin_attempt(self, member: Member[LLMService], attempt: Attempt) -> None:
+        if member.name == "a":
+            raise ValueError("attempt")
+        await super()._begin_attempt(member, attempt)
+
+    async def _begin_probe(self, member: Member[LLMService]) -> None:
+        raise ValueError("probe")
+
+
+async def test_a_member_that_cannot_be_asked_has_failed() -> None:
+    chain = Broken([model(name="a"), model("One.", "Two.", name="b")], probe_after_secs=5.0)
+    line = await Line(chain).run(ask(), 10.0, ask(), 1.0)
+    assert line.end.texts(LLMTextFrame) == ["One.", "Two."]
+    assert line.errors == []
+    assert line.switches == [("a", "b", "not asked: ValueError: attempt")]
+    failed = [event for event in line.events if event[0] == "failed"]
+    assert failed[-1] == ("failed", "a", "not asked: ValueError: probe")
+    assert [each.health for each in chain.members()] == ["failing", "healthy"]
 
 
 # -- events and metrics ----------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def test_a_probe_that_fails_makes_the_pause_longer(by_time: bool) -> None:
     now = 11.0
     for pause in (20.0, 40.0, 60.0, 60.0):
         failover.begin(now)
-        failover.expect(now)
+        failover.expect_probe(now)
         failover.finish()
         assert failover.wake_at == now + 5.0
         now += 5.0
@@ -377,6 +377,7 @@ STEPS = st.one_of(
     st.just(("begin",)),
     st.tuples(st.just("expect"), st.booleans()),
     st.just(("expect more",)),
+    st.just(("expect probe",)),
     st.tuples(st.just("content"), st.booleans()),
     st.just(("settle",)),
     st.just(("finish",)),
@@ -394,6 +395,8 @@ def play(world: World, steps: Sequence[tuple[object, ...]]) -> None:
                 world.begin()
             case "expect", [bool(certain)]:
                 world.failover.expect(world.now, certain=certain)
+            case "expect probe", _:
+                world.failover.expect_probe(world.now)
             case "expect more", _:
                 world.failover.expect_more(world.now)
             case "content", [bool(final)]:

@@ -97,6 +97,33 @@ async def test_the_next_one_answers_as_if_it_were_the_first(first: list[Any], re
     assert requests(chain, 0) == requests(chain, 1)
 
 
+async def test_one_that_answers_in_a_task_of_its_own() -> None:
+    class Beside(FakeLLMService):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            if isinstance(frame, OpenAILLMContextFrame):
+                self.create_task(self._answer(self._speak), "answer")
+            else:
+                await super().process_frame(frame, direction)
+
+        async def _speak(self) -> None:
+            for word in ("One", " two"):
+                await asyncio.sleep(1.0)
+                await self.push_frame(LLMTextFrame(word))
+
+    other = FakeLLMService([])
+    line = await Line(FallbackLLMService([Beside(), other])).run(ask(), TextFrame("behind"))
+    assert kinds(line) == [*ANSWER, TextFrame]
+    assert other.requests == []
+    assert line.events == []
+
+
+async def test_a_chain_of_one_is_not_given_up() -> None:
+    chain = models([[DOWN], "Well again."])
+    line = await Line(chain).run(ask(), 1.0, ask())
+    assert said(line) == "Well again."
+    assert line.errors == ["no service could answer: model0: down"]
+
+
 async def test_an_empty_answer_is_an_answer() -> None:
     chain = models([[]], ["Not asked."])
     line = await Line(chain).run(ask())

@@ -16,6 +16,7 @@ from tests.fallback.conftest import Line, Step
 from antiphon.frames.frames import (
     DataFrame,
     EndFrame,
+    ErrorFrame,
     Frame,
     InputAudioRawFrame,
     InterimTranscriptionFrame,
@@ -216,8 +217,6 @@ async def test_the_next_one_hears_all_of_it(
 async def test_one_that_fails_in_the_middle_of_speech() -> None:
     class Breaks(Segmented):
         async def break_down(self) -> None:
-            from antiphon.frames.frames import ErrorFrame
-
             await self.push_error(ErrorFrame("connection lost"))
 
     first, second = Breaks(name="a"), Segmented(name="b")
@@ -303,13 +302,18 @@ async def test_nobody_understands() -> None:
     assert heard(line) == ["4 5"]
 
 
+@pytest.mark.parametrize("make", [Segmented, Streaming])
+async def test_a_chain_of_one_is_not_given_up(make: Callable[..., STTService]) -> None:
+    line = await talk(chain_of(make(ERROR, name="a")), two_turns)
+    assert heard(line) == ["4 5"]
+    assert line.errors == ["no service could answer: a: down"]
+
+
 async def test_one_that_fails_while_nobody_speaks() -> None:
     first = FakeSTTService(name="a")
     second = Segmented(name="b")
 
     async def talking(caller: Caller) -> None:
-        from antiphon.frames.frames import ErrorFrame
-
         await caller.wait(1.0)
         # The first 0.2 s were said before it was known that somebody speaks, and before the switch.
         await caller.audio(1, 0.1)
@@ -323,6 +327,35 @@ async def test_one_that_fails_while_nobody_speaks() -> None:
     line = await talk(chain_of(first, second), talking)
     assert heard(line) == ["1 2"]
     assert line.switches == [("a", "b", "connection lost")]
+
+
+async def test_speech_after_noise_is_no_proof_against_who_heard_only_the_noise() -> None:
+    async def talking(caller: Caller) -> None:
+        await caller.wait(1.0)
+        await caller.started()
+        await caller.stopped()
+        await caller.wait(7.0)  # the other one is being asked
+        await caller.say(1, 2)
+        await caller.wait(7.0)
+
+    line = await talk(chain_of(Streaming(name="a"), Streaming(name="b")), talking)
+    assert heard(line) == ["1 2"]
+    assert line.events == []
+
+
+async def test_nobody_understands_and_nobody_tells_who_speaks() -> None:
+    async def talking(caller: Caller) -> None:
+        for word in range(1, 12):
+            await caller.say(word)
+            await caller.wait(3.0)
+
+    made = [Streaming(ERROR, ERROR, name="a"), Streaming(ERROR, name="b")]
+    line = await talk(chain_of(*made), talking, vad=False)
+    words = heard(line)
+    # They are left alone for some seconds, and heard again.
+    assert words[-1] == "11"
+    assert sorted(set(words), key=int) == words
+    assert 1 <= len(line.errors) <= 3
 
 
 async def test_without_detection_of_speech() -> None:

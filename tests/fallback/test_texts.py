@@ -224,9 +224,11 @@ async def test_the_rest_is_what_is_not_spoken_with_what_belongs_to_it() -> None:
     for frame in (begin, *texts, end):
         await made.add(frame)
     assert made.rest(lambda frame: True) == [begin, *texts, end]
-    made.take_audio(audio(0.6, "One two three."), 0.0)
-    told, stopped = TTSTextFrame("One two"), TTSStoppedFrame()
-    made.take_other(TTSStartedFrame())
+    told, started, stopped = TTSTextFrame("One two"), TTSStartedFrame(), TTSStoppedFrame()
+    # Nothing is told to begin before it does.
+    assert made.take_other(started) == []
+    piece = audio(0.6, "One two three.")
+    assert made.take_audio(piece, 0.0) == [started, piece]
     handed = made.hand_over()
     assert [type(frame) for frame in handed] == [type(told), type(stopped)]
     assert [frame.text for frame in handed if isinstance(frame, TTSTextFrame)] == ["One two"]

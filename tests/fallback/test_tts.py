@@ -335,6 +335,31 @@ async def test_nobody_can_speak() -> None:
     assert without_marks(line) == [start, "Note kept", end, start, end, start, end]
 
 
+async def test_a_chain_of_one_is_not_given_up() -> None:
+    only = voice(faults=[ERROR], name="a")
+    line = await speak([only], *answer("One."), 1.0, Note("between"), *answer("Two."), 1.0)
+    assert told(line) == "Two."
+    assert len(line.errors) == 1
+    assert [note.text for note in line.end.of(Note)] == ["between"]
+
+
+async def test_a_probe_of_what_is_spoken_already_blames_nobody() -> None:
+    first = voice(faults=[ERROR], latency_secs=2.0, name="a")
+    line = await speak(
+        [first, voice(name="b")],
+        *answer("One."),
+        10.0,
+        LLMFullResponseStartFrame(),
+        LLMTextFrame("Two."),
+        20.0,  # the language model takes its time
+        LLMTextFrame(" Three."),
+        LLMFullResponseEndFrame(),
+        1.0,
+    )
+    assert told(line) == "One. Two. Three."
+    assert [name for name, *_ in line.events].count("failed") == 1
+
+
 # -- what goes on beside ---------------------------------------------------------------------------
 
 
@@ -427,6 +452,10 @@ async def test_a_member_that_waits_while_the_bot_speaks_is_no_failure() -> None:
         lambda: bot(BotStartedSpeakingFrame),
         TTSSpeakFrame("Another one."),
         20.0,
+        lambda: bot(BotStoppedSpeakingFrame),
+        0.1,
+        lambda: bot(BotStartedSpeakingFrame),
+        5.0,
         lambda: bot(BotStoppedSpeakingFrame),
         1.0,
     )

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import random
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal
 
@@ -35,6 +34,7 @@ from antiphon.metrics.metrics import (
 from antiphon.pipeline.base_pipeline import BasePipeline, clean_up_all, with_metrics
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from antiphon.services.ai_service import AIService
+from antiphon.services.fallback.driver import Driver
 from antiphon.services.fallback.failover import (
     Abandon,
     Action,
@@ -63,6 +63,9 @@ _OTHERS_START_SECS = 5.0
 
 _END_SECS = 10.0
 """How long a member may take to close when the pipeline ends."""
+
+_FAILING_END_SECS = 1.0
+"""The same for one that is failing."""
 
 _CANCEL_SECS = 0.5
 """How long a member may take to let a CancelFrame through: a pipeline has 2 s for all of them."""
@@ -147,17 +150,13 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             resumes=resumes,
         )
         self._failover = Failover(len(services), limits, random.random)
+        self._driver = Driver(self._failover, self, self._notice, self._perform)
         self._members: list[Member[Service]] = []
         for index, service in enumerate(services):
             left = functools.partial(self._left_member, index)
             self._members.append(Member(index, service, self, left))
         # Settings that have been changed, for members that had no chance to take notice.
         self._changed: ServiceUpdateSettingsFrame | None = None
-        # What the state machine wants done; the driver does it. A few at a time.
-        self._actions: deque[Action] = deque()
-        self._wake = asyncio.Event()
-        self._driver: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._ttfb_reported = False
         for event in (
             "on_service_switched",
@@ -211,7 +210,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             answers=member.answers,
             failures=member.failures,
             last_failure=member.last_failure,
-            probe_in_secs=None if probe_at is None else max(0.0, probe_at - self._now()),
+            probe_in_secs=None if probe_at is None else max(0.0, probe_at - self._driver.now),
         )
 
     @property
@@ -240,7 +239,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
 
     async def cleanup(self) -> None:
         """Cleans up the members."""
-        await self._end_driver()
+        await self._driver.stop()
         await super().cleanup()
         await clean_up_all(self.processors)
 
@@ -264,8 +263,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
         await FrameProcessor.push_frame(self, frame, direction)
 
     async def _start_members(self, frame: StartFrame) -> None:
-        if self._driver is None:
-            self._driver = self.create_task(self._drive(), "failover")
+        self._driver.start()
         crossings: list[asyncio.Future[bool]] = []
         for member in self._members:
             # The time to its first byte shows that a member is at work.
@@ -279,7 +277,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             return
         for member, crossing in zip(self._members, crossings, strict=True):
             if not crossing.done():
-                self._member_failed(member, "not started in time")
+                self._driver.fail(member.index, "not started in time")
         await self.push_frame(frame)
 
     async def _end_members(self, frame: Frame) -> None:
@@ -287,7 +285,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
         ended = await self._end_answer(frame)
         others = [member for member in self._members if member is not ended]
         await asyncio.gather(*(self._end_member(member, frame) for member in others))
-        await self._end_driver()
+        await self._driver.stop()
         await self.push_frame(frame)
 
     async def _end_answer(self, frame: Frame) -> Member[Service] | None:
@@ -296,18 +294,19 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
 
     async def _end_member(self, member: Member[Service], frame: Frame) -> None:
         crossing = await member.cross(frame)
-        await asyncio.wait({crossing}, timeout=_END_SECS)
+        healthy = self._failover.health(member.index) is Health.HEALTHY
+        await asyncio.wait({crossing}, timeout=_END_SECS if healthy else _FAILING_END_SECS)
         if not crossing.done():
             logger.warning("service did not end in time", processor=self.name, service=member.name)
 
     async def _cancel_members(self, frame: CancelFrame) -> None:
         crossings = [await member.cross(frame) for member in self._members]
         await asyncio.wait(crossings, timeout=_CANCEL_SECS)
-        await self._end_driver()
+        await self._driver.stop()
         await self.push_frame(frame)
 
     async def _interrupt(self, frame: StartInterruptionFrame, direction: FrameDirection) -> None:
-        self._apply(self._failover.drop())
+        self._driver.drop()
         for member in self._members:
             member.close()
             await member.give(frame, direction)
@@ -385,7 +384,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             if frame.fatal:
                 member.forget_crossings()
             member.cause = frame.metadata.get("cause")
-            self._member_failed(member, frame.error)
+            self._driver.fail(index, frame.error)
         elif member.was_given(frame):
             member.crossed(frame)
             if member.passed(frame):
@@ -395,7 +394,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             await self._pass_metrics(member, frame)
         elif member.is_open and member is self._probed:
             if self._shows_health(frame):
-                self._apply(self._failover.probe_passed())
+                self._driver.probe_passed()
         elif member.is_open and self._is_heard(member):
             await self._output(member, frame, direction)
         else:
@@ -408,7 +407,7 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             if isinstance(data, TTFBMetricsData):
                 if not member.is_open or not self._is_heard(member):
                     continue  # it ends with what was broken off
-                self._note_life()
+                self._driver.note_life()
                 if self._ttfb_reported and self.report_only_initial_ttfb:
                     continue
                 self._ttfb_reported = True
@@ -419,86 +418,29 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
             frame.data = passed
             await self.push_frame(frame)
 
-    # -- the state machine ---------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return self.get_event_loop().time()
-
-    def _member_failed(self, member: Member[Service], reason: str, *, certain: bool = True) -> None:
-        self._apply(self._failover.fail(member.index, reason, self._now(), certain=certain))
-
-    def _expect(self, *, certain: bool = True) -> None:
-        """Something of an answer is due."""
-        self._failover.expect(self._now(), certain=certain)
-        self._set_timer()
-
-    def _expect_more(self) -> None:
-        """The member that answers is at work, and something more is due."""
-        self._failover.expect_more(self._now())
-        self._set_timer()
-
-    def _note_life(self) -> None:
-        """The member that answers shows that it is at work on what is due."""
-        attempt = self._failover.attempt
-        if attempt is not None and attempt.due_at is not None:
-            self._expect_more()
+    # -- what the state machine wants ----------------------------------------------------------
 
     async def _pass_on(self, frame: Frame) -> None:
         """Pushes a piece of the answer. The time that the pipeline needs for it is not counted."""
         attempt = self._failover.attempt
-        self._apply(self._failover.content(self._now()))
+        self._driver.content()
         await self.push_frame(frame)
         if attempt is not None and attempt is self._failover.attempt:
-            self._expect_more()
+            self._driver.expect_more()
 
     def _finish(self) -> None:
         """The answer under way is complete."""
         if self._asked is not None:
             self._asked.answers += 1
-        self._apply(self._failover.finish())
+        self._driver.finish()
 
-    def _apply(self, actions: Sequence[Action]) -> None:
-        """Has the driver do what the state machine wants.
-
-        Not done at once: this may run in the task of the very member that is to be stopped.
-        """
-        for action in actions:
-            if isinstance(action, Abandon):
-                self._members[action.member].close()
-            elif isinstance(action, Failed):
-                member = self._members[action.member]
-                member.failures += 1
-                member.last_failure = action.reason
-        self._actions.extend(actions)
-        if actions:
-            self._wake.set()
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        wake_at = self._failover.wake_at
-        if wake_at is not None and self._driver is not None:
-            self._timer = self.get_event_loop().call_at(wake_at, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._apply(self._failover.tick(self._now()))
-
-    async def _drive(self) -> None:
-        while True:
-            while self._actions:
-                action = self._actions.popleft()
-                try:
-                    await self._perform(action)
-                except Exception as error:  # noqa: BLE001 - members' code runs in here
-                    logger.opt(exception=error).error("failover failed", processor=self.name)
-                    await self.push_error(ErrorFrame(f"{self}: {error}"))
-            self._wake.clear()
-            # Nothing to do until the next request, failure or deadline.
-            await self._wake.wait()
-            self.reset_watchdog()
+    def _notice(self, action: Action) -> None:
+        if isinstance(action, Abandon):
+            self._members[action.member].close()
+        elif isinstance(action, Failed):
+            member = self._members[action.member]
+            member.failures += 1
+            member.last_failure = action.reason
 
     async def _perform(self, action: Action) -> None:
         match action:
@@ -569,15 +511,6 @@ class FallbackChain(BasePipeline, AIService, Generic[Service]):
 
     def _told(self, reasons: Mapping[int, str]) -> str:
         return "; ".join(f"{self._members[index].name}: {why}" for index, why in reasons.items())
-
-    async def _end_driver(self) -> None:
-        driver, self._driver = self._driver, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if driver is not None:
-            await self.cancel_task(driver)
-        self._actions.clear()
 
 
 async def _settle_start(crossings: Sequence[asyncio.Future[bool]]) -> bool:

@@ -206,6 +206,17 @@ class Failover:
         """The member that is being probed."""
         return self._probing
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether members have been silent, and another one is asked to find out why."""
+        return self._request is not None and bool(self._request.suspects)
+
+    def may_answer(self, now: float) -> bool:
+        """Whether anybody can be expected to answer: a healthy member, or one that is due."""
+        return any(
+            member.health is Health.HEALTHY or member.probe_at <= now for member in self._members
+        )
+
     def health(self, member: int) -> Health:
         """What is known of a member."""
         return self._members[member].health
@@ -242,7 +253,10 @@ class Failover:
         if self._attempt is not None:
             self._attempt.due_at = now + self.limits.attempt_secs
             self._attempt.certain = certain
-        if self._probing is not None and self._probe_due_at is None:
+
+    def expect_probe(self, now: float) -> None:
+        """Something is due from the member that is being probed."""
+        if self._probing is not None:
             self._probe_due_at = now + self.limits.attempt_secs
 
     def expect_more(self, now: float) -> None:

@@ -57,6 +57,7 @@ class _Answer:
         continuation: Takes the repetitions out of what a second member says.
         is_begun: Whether the member that answers has announced its answer.
         is_complete: Whether it has announced the end of it.
+        is_taken: Whether it has dealt with the request, at least to begin with.
         over: Set when nothing more comes.
     """
 
@@ -65,6 +66,7 @@ class _Answer:
     continuation: Continuation | None = None
     is_begun: bool = False
     is_complete: bool = False
+    is_taken: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -200,8 +202,8 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         answer = self._answer_under_way = _Answer(context)
         try:
             await self.push_frame(LLMFullResponseStartFrame())
-            self._apply(self._failover.begin(self._now()))
-            self._expect()
+            self._driver.begin()
+            self._driver.expect()
             # Each member has its deadlines.
             await answer.over.wait()
         finally:
@@ -216,7 +218,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         answer = self._answer_under_way
         if answer is None:
             return
-        answer.is_begun = answer.is_complete = False
+        answer.is_begun = answer.is_complete = answer.is_taken = False
         context = answer.context
         if attempt.resumes:
             said = "".join(answer.said)
@@ -225,7 +227,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         await self._open(member)
         await member.give(OpenAILLMContextFrame(context))
         await member.mark_end()
-        self._expect()
+        self._driver.expect()
 
     def _broken_off(self, context: OpenAILLMContext, said: str) -> OpenAILLMContext:
         """A conversation that ends with what was said of its last message."""
@@ -247,6 +249,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         if self._answer_under_way is not None:
             await self._open(member)
             await member.give(OpenAILLMContextFrame(self._answer_under_way.context))
+            self._driver.expect_probe()
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TextFrame) and bool(frame.text)
@@ -261,6 +264,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
             answer.is_begun = True
         elif isinstance(frame, LLMFullResponseEndFrame):
             answer.is_complete = True
+            await self._end_if_over(answer)
         elif isinstance(frame, TextFrame):
             if answer.continuation is not None:
                 frame.text = answer.continuation.feed(frame.text)
@@ -273,18 +277,23 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
             answer.said.append(frame.text)
             await self._pass_on(frame)
         else:
-            self._expect_more()
+            self._driver.expect_more()
 
     async def _reached_end(self, member: Member[LLMService]) -> None:
-        """The member has dealt with the request; if it has announced an end, this is it."""
         answer = self._answer_under_way
-        if answer is None or member is not self._asked:
+        if answer is not None and member is self._asked:
+            answer.is_taken = True
+            await self._end_if_over(answer)
+
+    async def _end_if_over(self, answer: _Answer) -> None:
+        """Ends an answer that is complete: a failure would be known by now."""
+        says_no_end = bool(answer.said) and not answer.is_begun
+        if not answer.is_taken or not (answer.is_complete or says_no_end):
             return
-        if answer.is_complete or (answer.said and not answer.is_begun):
-            if answer.continuation is not None:
-                await self._say(answer, LLMTextFrame(answer.continuation.rest()))
-            self._finish()
-            answer.over.set()
+        if answer.continuation is not None:
+            await self._say(answer, LLMTextFrame(answer.continuation.rest()))
+        self._finish()
+        answer.over.set()
 
     async def _gave_up(self) -> None:
         if self._answer_under_way is not None:
@@ -298,7 +307,7 @@ class FallbackLLMService(FallbackChain[LLMService], LLMService):
         if answer is None or member is not self._asked or not member.is_open:
             logger.info("function calls ignored", processor=self.name, service=member.name)
             return
-        self._apply(self._failover.content(self._now(), final=True))
+        self._driver.content(final=True)
         # The conversation, even if the member was given a copy that says what to go on with.
         own = [dataclasses.replace(call, context=answer.context) for call in calls]
         await self.run_function_calls(own)

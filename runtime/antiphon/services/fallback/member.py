@@ -103,6 +103,11 @@ class Member(Generic[Service]):
         return self.source, self.service, self.sink
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether it has been opened, and not closed since."""
+        return self._begin != 0
+
+    @property
     def name(self) -> str:
         """Name of the service."""
         return self.service.name

@@ -46,6 +46,7 @@ class Speech:
         open_answers: Answers of the language model that have begun and not ended.
         is_fed: Whether the member that answers gets what is added.
         is_taken: Whether it has dealt with all that it was given.
+        is_due: Whether a sentence is complete, and no audio has come since.
     """
 
     def __init__(self, aggregator: BaseTextAggregator) -> None:
@@ -59,12 +60,15 @@ class Speech:
         self.open_answers = 0
         self.is_fed = False
         self.is_taken = False
+        self.is_due = False
         self._aggregator = aggregator
         self._items: list[_Item] = []
         # The position up to which the pipeline was told what is spoken.
         self._told = 0
-        # Whether the pipeline was told that speech began, and not that it ended.
+        # Whether the pipeline was told that speech began, and not that it ended; and what tells so,
+        # as long as no audio has come: it may never come.
         self._is_sounding = False
+        self._beginning: list[Frame] = []
         # Words whose audio has not come, each with the position behind it. Bounded by the words of
         # one speech.
         self._held: deque[tuple[TTSTextFrame, int]] = deque()
@@ -118,6 +122,7 @@ class Speech:
     def hand_over(self) -> list[Frame]:
         """Ends what a member has said, for another one to go on."""
         self._held.clear()
+        self._beginning.clear()
         spoken = self.spoken.spoken
         frames: list[Frame] = []
         if spoken > self._told:
@@ -135,7 +140,8 @@ class Speech:
         """Takes audio that came at a time, in seconds of the pipeline's clock."""
         samples = len(frame.audio) / _SAMPLE_BYTES / frame.num_channels
         self.spoken.audio(samples / frame.sample_rate, now, text_begun(frame))
-        return [frame, *self._released()]
+        self.is_due = False
+        return [*self._begin(), frame, *self._released()]
 
     def take_text(self, frame: TTSTextFrame) -> tuple[list[Frame], bool]:
         """Takes a text or a word that the member tells.
@@ -163,11 +169,18 @@ class Speech:
         """Takes any other frame that has its place among the audio."""
         self._correct_time(frame)
         if isinstance(frame, TTSStartedFrame):
-            self._is_sounding = True
-        elif isinstance(frame, TTSStoppedFrame):
+            self._beginning.append(frame)
+            return []
+        if isinstance(frame, TTSStoppedFrame):
+            frames = [*self._begin(), *self.complete(), frame]
             self._is_sounding = False
-            return [*self.complete(), frame]
+            return frames
         return [frame]
+
+    def _begin(self) -> list[Frame]:
+        beginning, self._beginning = self._beginning, []
+        self._is_sounding = self._is_sounding or bool(beginning)
+        return beginning
 
     def complete(self) -> list[Frame]:
         """All audio of what the member has begun or told has come."""

@@ -125,6 +125,7 @@ class SpokenText:
                 times, in seconds.
         """
         self._script = script
+        self._start = start
         self._audio_secs = 0.0
         self.heard_until = heard_until
         # What has been spoken for certain, and how much audio that was.
@@ -148,6 +149,13 @@ class SpokenText:
     def has_begun(self, text: str) -> bool:
         """Whether any audio of a text that is about to be told is known to have come."""
         return self._begun is not None or self._script.after(self._told, text) <= self._certain
+
+    @property
+    def owes(self) -> bool:
+        """Whether it is known that a sentence has not been spoken, or not even begun."""
+        if self._times:
+            return self._script.rounded(self._told) < self._script.last_end
+        return self._certain > self._start and not self.is_all
 
     @property
     def is_all(self) -> bool:

@@ -12,6 +12,7 @@ from antiphon.frames.frames import (
     AudioRawFrame,
     Frame,
     InterimTranscriptionFrame,
+    SpeechControlParamsFrame,
     StartFrame,
     StartInterruptionFrame,
     STTMuteFrame,
@@ -140,6 +141,8 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             else:
                 await self._end_of_speech(frame)
         elif isinstance(frame, SystemFrame) or direction is not DOWNSTREAM:
+            if isinstance(frame, SpeechControlParamsFrame) and frame.vad_params is not None:
+                self._vad_seen = True  # it will tell when somebody speaks
             await self._tell(frame, direction)
             await self.push_frame(frame, direction)
         else:
@@ -151,6 +154,13 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         if self._muted:
             return
         self._kept.add(frame)
+        if (
+            not self._vad_seen
+            and self._asked is None
+            and self._failover.may_answer(self._driver.now)
+        ):
+            # Nobody tells when somebody speaks: a request is from one transcript to the next.
+            self._begin()
         if self._vad_seen and not self._is_speaking and self._settled.is_set():
             self._kept.forget(but_secs=_BEFORE_SPEECH_SECS)
         for member in self._listening():
@@ -161,13 +171,16 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         self._kept.start()
         for member in self._listening():
             await member.give(frame)
-        if self._asked is None:
-            if self._probed is None:
-                self._probe_fed = None
-            self._apply(self._failover.begin(self._now()))
+        if self._asked is None or self._failover.is_in_doubt:
+            self._settled.set()
+            self._begin()
         else:
-            self._failover.settle()  # the speaker goes on
-            self._set_timer()
+            self._driver.settle()  # the speaker goes on
+
+    def _begin(self) -> None:
+        if self._probed is None:
+            self._probe_fed = None
+        self._driver.begin()
 
     async def _end_of_speech(self, frame: UserStoppedSpeakingFrame) -> None:
         self._is_speaking = False
@@ -175,6 +188,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         for member in self._listening():
             await member.give(frame)
             await member.mark_end()
+        self._driver.expect_probe()
         if self._asked is None:
             return
         if self._muted:
@@ -191,7 +205,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         return [self._fed, probed]
 
     def _expect_transcript(self) -> None:
-        self._expect(certain=_tells_nothing(self._fed))
+        self._driver.expect(certain=_tells_nothing(self._fed))
 
     async def _interrupt(self, frame: StartInterruptionFrame, direction: FrameDirection) -> None:
         """Passes an interruption on: it stops the bot, and nobody who listens."""
@@ -208,9 +222,11 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
     # -- asking members ------------------------------------------------------------------------
 
     async def _begin_attempt(self, member: Member[STTService], attempt: Attempt) -> None:
-        # Who has been listening has heard all of it.
         if member is not self._fed:
             await self._feed(member)
+        elif not member.is_wanted:
+            # It has failed before, and has gone on listening for want of another one.
+            await self._open(member, urgent=True)
 
     async def _feed(self, member: Member[STTService]) -> None:
         """Lets a member listen, from what has no transcript yet on."""
@@ -235,6 +251,8 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         self._probe_fed = member
         await self._open(member, urgent=True)
         await self._give_kept(member)
+        if not self._settled.is_set():
+            self._driver.expect_probe()
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TranscriptionFrame) and bool(frame.text.strip())
@@ -257,11 +275,11 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
             await self._take_transcript(frame)
             return
         if isinstance(frame, InterimTranscriptionFrame):
-            self._note_life()
+            self._driver.note_life()
         await self.push_frame(frame, direction)
 
     async def _take_transcript(self, frame: TranscriptionFrame) -> None:
-        self._apply(self._failover.content(self._now()))
+        self._driver.content()
         text = frame.text
         if self._may_repeat:
             frame.text = without_overlap(self._heard_before, text)
@@ -284,7 +302,7 @@ class FallbackSTTService(FallbackChain[STTService], STTService):
         if not _tells_nothing(member) or self._is_speaking:
             return
         if member is self._probed:
-            self._apply(self._failover.probe_passed())
+            self._driver.probe_passed()
         elif member is self._fed and not self._settled.is_set():
             self._end_utterance()  # nothing was understood
 

@@ -30,14 +30,18 @@ from antiphon.frames.frames import (
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.heard_text import text_begun
 from antiphon.services.fallback.chain import DOWNSTREAM, FallbackChain
-from antiphon.services.fallback.failover import Attempt
+from antiphon.services.fallback.failover import Attempt, Health
 from antiphon.services.fallback.member import Member
 from antiphon.services.fallback.speech import Speech
 from antiphon.services.tts_service import TTSService
 from antiphon.transcriptions.language import Language
+from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
 
 _LAST_WORDS_SECS = 60.0
 """How long the last words may take when the pipeline ends."""
+
+_MOST_CHARACTERS = 50_000
+"""A longer speech is taken for spoken: its services do not tell, and nobody says what is heard."""
 
 _ANSWER = (LLMFullResponseStartFrame, LLMFullResponseEndFrame)
 
@@ -60,6 +64,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         *,
         attempt_timeout_secs: float = 3.0,
         stall_timeout_secs: float | None = 3.0,
+        text_aggregator: BaseTextAggregator | None = None,
         **kwargs: Any,
     ) -> None:
         """Makes a chain.
@@ -69,14 +74,15 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             attempt_timeout_secs: From a complete sentence to its first audio; then the next member
                 is asked.
             stall_timeout_secs: From one piece of audio to the next within a sentence.
-            **kwargs: Passed on to ``FallbackChain`` and ``TTSService``. If members collect their text
-                otherwise than in sentences, give their kind of ``text_aggregator`` here too: it tells
-                when audio has to be expected.
+            text_aggregator: Tells when audio has to be expected: of the kind that the members have,
+                if they collect their text otherwise than in sentences.
+            **kwargs: Passed on to ``FallbackChain``.
         """
         super().__init__(
             services,
             attempt_timeout_secs=attempt_timeout_secs,
             stall_timeout_secs=stall_timeout_secs,
+            text_aggregator=text_aggregator,
             **kwargs,
         )
         self._speech: Speech | None = None
@@ -133,9 +139,11 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             await self.push_frame(frame, direction)
         elif self._speech is not None or isinstance(frame, _ANSWER):
             await self._add(frame)
-        else:
+        elif self._failover.health(self._active.index) is Health.HEALTHY:
             self._through[frame.id] = frame
             await self._active.give(frame)
+        else:
+            await self.push_frame(frame)
 
     async def _add(self, frame: Frame) -> None:
         """Adds a frame to what is spoken now, or begins with it."""
@@ -145,46 +153,67 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             self._skips_answer = False
             await self.push_frame(frame)
             return
-        if self._speech is None:
-            # What a member has not passed on by now it never will.
-            self._through.clear()
-            self._speech = Speech(self._text_aggregator)
-            self._apply(self._failover.begin(self._now()))
-        speech = self._speech
+        if self._speech is not None and len(self._speech.script.text) > _MOST_CHARACTERS:
+            self._speech = None
+            self._finish()
+        speech = self._speech or await self._begin()
         if not isinstance(frame, (TextFrame, TTSSpeakFrame)):
             self._through[frame.id] = frame
         sentence = await speech.add(frame)
-        if sentence:
-            self._expect_audio()
-            await self._ask_waiting_probe()
         member = self._asked
         if speech.is_fed and member is not None:
             await self._give_part(member, frame)
             if sentence or not isinstance(frame, TextFrame):
                 speech.is_taken = False
                 await member.mark_end()
+        if sentence and speech is self._speech:
+            speech.is_due = True
+            self._set_deadline(speech)
+            await self._ask_waiting_probe()
+
+    async def _begin(self) -> Speech:
+        speech = self._speech = Speech(self._text_aggregator)
+        # What is still inside a member belongs to it, but for ends that members have kept.
+        waiting, self._through = self._through, {}
+        for frame in waiting.values():
+            if not isinstance(frame, LLMFullResponseEndFrame):
+                self._through[frame.id] = frame
+                await speech.add(frame)
+        self._driver.begin()
+        return speech
 
     async def _note_bot(self, frame: Frame) -> None:
-        if isinstance(frame, BotStartedSpeakingFrame):
-            self._bot_speaking = True
-        elif isinstance(frame, BotStoppedSpeakingFrame) and self._bot_speaking:
-            self._bot_speaking = False
-            speech, member = self._speech, self._asked
-            if speech is None or member is None:
-                return
-            if member.service._pause_frame_processing and not speech.spoken.is_all:
-                self._expect_audio()
-            elif speech.is_taken and not speech.spoken.is_in_text and speech.spoken.spoken:
-                # What was asked for has been heard, although the service does not say so.
-                await self._push_all(speech.complete())
-                self._note_rest(speech)
+        started = isinstance(frame, BotStartedSpeakingFrame)
+        if not started and not isinstance(frame, BotStoppedSpeakingFrame):
+            return
+        self._bot_speaking = started
+        speech = self._speech
+        if speech is None:
+            return
+        silent = not started and not speech.is_due and not speech.spoken.is_in_text
+        if silent and speech.is_taken and not speech.spoken.is_nothing:
+            # What was asked for has been heard, although the service may not say so.
+            await self._push_all(speech.complete())
+        self._set_deadline(speech)
 
-    def _expect_audio(self) -> None:
+    def _set_deadline(self, speech: Speech) -> None:
+        """Finds out what is due; if nothing is, all may be said."""
         member = self._asked
-        # A member that pauses while the bot speaks cannot begin before that.
-        waits = member is not None and member.service._pause_frame_processing and self._bot_speaking
-        if not waits:
-            self._expect()
+        if speech is not self._speech or member is None:
+            return
+        if self._bot_speaking and member.service._pause_frame_processing:
+            self._driver.settle()  # it waits for the bot to be silent
+        elif speech.is_due:
+            self._driver.expect()
+        elif speech.spoken.is_in_text or not speech.is_taken:
+            self._driver.expect_more()
+        elif speech.spoken.owes:
+            self._driver.expect()
+        else:
+            self._driver.settle()
+            if speech.spoken.is_all and not speech.open_answers:
+                self._speech = None
+                self._finish()
 
     # -- asking members ------------------------------------------------------------------------
 
@@ -193,13 +222,16 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         if speech is None:
             return
         await self._push_all(speech.hand_over())
+        if speech is not self._speech or attempt is not self._failover.attempt:
+            return
         await self._open(member)
         speech.is_fed, speech.is_taken = True, False
         for frame in speech.rest(lambda frame: frame.id in self._through):
             await self._give_part(member, frame)
         await member.mark_end()
-        if not speech.spoken.is_all:
-            self._expect_audio()
+        if speech is self._speech:
+            speech.is_due = not speech.spoken.is_all
+            self._set_deadline(speech)
 
     async def _give_part(self, member: Member[TTSService], frame: Frame) -> None:
         if isinstance(frame, (EndFrame, StopFrame)):
@@ -219,7 +251,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             if text := speech.script.first_sentence:
                 self._probe_waits = False
                 await member.give(TTSSpeakFrame(text))
-                self._expect_audio()
+                self._driver.expect_probe()
 
     def _shows_health(self, frame: Frame) -> bool:
         return isinstance(frame, TTSAudioRawFrame)
@@ -241,16 +273,15 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         elif isinstance(frame, TTSAudioRawFrame):
             if text_begun(frame) is not None:
                 self._marking.add(member.index)
-            self._apply(self._failover.content(self._now()))
+            self._driver.content()
             await self._push_all(speech.take_audio(frame, self.get_clock().get_time() / 1e9))
-            if speech is self._speech and speech.spoken.is_in_text:
-                self._expect_more()
+            self._set_deadline(speech)
         elif isinstance(frame, TTSTextFrame):
             await self._take_text(member, speech, frame)
         else:
             await self._push_all(speech.take_other(frame))
             if isinstance(frame, TTSStoppedFrame):
-                self._note_rest(speech)
+                self._set_deadline(speech)
 
     async def _take_text(
         self, member: Member[TTSService], speech: Speech, frame: TTSTextFrame
@@ -261,12 +292,12 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             and not speech.spoken.has_begun(frame.text)
             and any(character.isalnum() for character in frame.text)
         ):
-            self._member_failed(member, "no audio for a text")
+            self._driver.fail(member.index, "no audio for a text")
             return
         frames, is_spoken = speech.take_text(frame)
         await self._push_all(frames)
         if is_spoken:
-            self._note_rest(speech)
+            self._set_deadline(speech)
 
     async def _take_end(self, speech: Speech | None, frame: LLMFullResponseEndFrame) -> None:
         """Passes on the end of an answer that a member has made itself, instead of what it got."""
@@ -278,7 +309,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             await self.push_frame(frame)
             return
         await self._push_all([*speech.complete(), *speech.take_other(frame)])
-        self._note_rest(speech)
+        self._set_deadline(speech)
 
     async def _came_through(self, member: Member[TTSService], frame: Frame) -> None:
         if isinstance(frame, (EndFrame, StopFrame)):
@@ -295,25 +326,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
         speech = self._speech
         if speech is not None and member is self._asked:
             speech.is_taken = True
-            self._end_if_over(speech)
-
-    def _note_rest(self, speech: Speech) -> None:
-        """Something has been spoken to its end: more is due, or all is said."""
-        if speech is not self._speech:
-            return
-        if not speech.spoken.is_all:
-            self._expect_audio()
-            return
-        self._failover.settle()
-        self._set_timer()
-        self._end_if_over(speech)
-
-    def _end_if_over(self, speech: Speech) -> None:
-        attempt = self._failover.attempt
-        is_due = attempt is None or attempt.due_at is not None
-        if speech.is_taken and speech.spoken.is_all and not speech.open_answers and not is_due:
-            self._speech = None
-            self._finish()
+            self._set_deadline(speech)
 
     async def _push_all(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -345,7 +358,7 @@ class FallbackTTSService(FallbackChain[TTSService], TTSService):
             if ended is None or ended.done() or not crossing.result():
                 return
             if speech is not None and not speech.spoken.is_all and speech.spoken.is_nothing:
-                self._member_failed(member, "no audio for the last words")
+                self._driver.fail(member.index, "no audio for the last words")
             else:
                 ended.set_result(member)
 
