@@ -16,7 +16,11 @@ import numpy.typing as npt
 
 SPOKEN_WORDS = 8
 NO_SPEECH_PROB = 0.3
-LANGUAGES = ("en", "zh", "de", "es", "fr")
+LANGUAGES = """
+    en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt
+    la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc
+    ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su
+""".split()  # fmt: skip
 DETECTED_LANGUAGE = "fr"
 
 _WORDS = """
@@ -29,9 +33,10 @@ _WORDS = """
 _AUDIO_POSITIONS = 1500
 _TEXT_POSITIONS = 448
 _TIMESTAMPS = 1501
+_LAST_TEXT = 50256
 _WORDS_A_POSITION = 4
 # How sure it is of the words at a position, and how much of the choice is what it heard.
-_SURE = 40.0
+_SURE = 30.0
 _HEARD = 3.0
 # How much of what the decoder goes by at a position is the position itself.
 _TOLD_BY_POSITION = 0.8
@@ -47,10 +52,9 @@ class Size:
     layers: int = 1
     heads: int = 1
     mels: int = 80
-    vocabulary: int | None = None
 
 
-TINY = Size(width=384, layers=4, heads=6, vocabulary=51865)
+TINY = Size(width=384, layers=4, heads=6)
 """The dimensions of the published model of that name: as expensive, as far as that goes."""
 
 
@@ -68,7 +72,7 @@ def build(directory: Path, size: Size = Size(), *, multilingual: bool = True) ->
     from ctranslate2.specs import whisper_spec
 
     directory.mkdir(parents=True, exist_ok=True)
-    tokens = _tokens(multilingual, size.vocabulary)
+    tokens = _tokens(multilingual)
     ids = {token: number for number, token in enumerate(tokens)}
     _write_tokenizer(directory, tokens)
 
@@ -138,13 +142,15 @@ def _fill_encoder(spec: Any, size: Size, weights: _Weights) -> None:
 def _fill_decoder(spec: Any, size: Size, vocabulary: int, weights: _Weights) -> None:
     spec.embeddings.weight = weights.matrix(vocabulary, size.width, 0.1)
     # One direction a position: what is said there is read from it.
-    sound = 0.4 * np.sqrt(size.width * size.layers)
+    # It outweighs what the layers add, however many there are.
+    sound = 0.8 * np.sqrt(size.width)
+    part = 1.0 / np.sqrt(size.layers)
     spec.position_encodings.encodings = weights.matrix(_TEXT_POSITIONS, size.width, sound)
     weights.norm(spec.layer_norm)
     spec.projection.weight = weights.matrix(vocabulary, size.width, 0.1)
     for layer in spec.layer:
         weights.attention(layer.self_attention, of_itself=True, scale=0.1)
-        weights.attention(layer.attention, of_itself=False, scale=1.0)
+        weights.attention(layer.attention, of_itself=False, scale=part)
         weights.feed_forward(layer.ffn, 0.1)
 
 
@@ -169,19 +175,19 @@ def _teach(decoder: Any, ids: dict[str, int], weights: _Weights, multilingual: b
     projection[ids["<|nospeech|>"]] = directions[0] * np.float32(certainty)
 
 
-def _tokens(multilingual: bool, size: int | None) -> list[str]:
+def _tokens(multilingual: bool) -> list[str]:
     """Text tokens, then the special ones in Whisper's order, then the timestamps."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     text = [*sorted(ByteLevel.alphabet()), *(f"\u0120{word}" for word in _WORDS)]
+    if multilingual:
+        # CTranslate2 knows such a model by the empty token at the end of the others.
+        text += [f"\u0120x{number}" for number in range(_LAST_TEXT - len(text))] + [""]
     special = ["<|endoftext|>", "<|startoftranscript|>"]
     special += [f"<|{name}|>" for name in LANGUAGES] if multilingual else []
     special += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>"]
     special += ["<|nospeech|>", "<|notimestamps|>"]
-    times = [f"<|{number * 0.02:.2f}|>" for number in range(_TIMESTAMPS)]
-    count = len(text) + len(special) + len(times)
-    fillers = [f"\u0120x{number}" for number in range((size or count) - count)]
-    return [*text, *fillers, *special, *times]
+    return [*text, *special, *(f"<|{number * 0.02:.2f}|>" for number in range(_TIMESTAMPS))]
 
 
 def _write_tokenizer(directory: Path, tokens: list[str]) -> None:
