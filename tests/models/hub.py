@@ -22,6 +22,7 @@ class FakeHub:
         authorizations: Authorization header of each request.
         cut_after: How many bytes of each answer are sent before the connection is cut; None: all.
         hold: Waited for before a connection is cut.
+        cutting: Set when all is sent of an answer that will be cut.
         wrong: Paths of files whose content is sent with one byte changed.
         status: What every request is answered with instead, if it is not 200.
         ignores_ranges: Whether a file is always sent from its beginning.
@@ -38,6 +39,7 @@ class FakeHub:
         self.ignores_ranges = False
         self.hold = threading.Event()
         self.hold.set()
+        self.cutting = threading.Event()
         self.on_file: Callable[[], object] = lambda: None
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -141,6 +143,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             if cut is not None and cut < len(content):
                 self.wfile.write(content[:cut])
                 self.wfile.flush()
+                hub.cutting.set()
                 hub.hold.wait(30)
                 self.close_connection = True
             else:
