@@ -196,10 +196,12 @@ class Batcher:
         """
         batch: list[Request] = []
         late: list[Request] = []
-        while self._groups and not self._running:
+        while self._groups and not batch and not self._running:
             group = self._oldest_group()
-            limit = self._size_limit(next(iter(group)), now)
-            if len(group) < limit and self._wait_until(group, now) > now:
+            oldest = next(iter(group))
+            limit = self._size_limit(oldest, now)
+            in_time = oldest.deadline > now
+            if in_time and len(group) < limit and self._wait_until(group, now) > now:
                 break
             while group and len(batch) < limit:
                 request = next(iter(group))
@@ -207,11 +209,13 @@ class Batcher:
                 if request.deadline > now:
                     request.started = now
                     batch.append(request)
-                else:
-                    late.append(request)
-                    self._let_next_in(request)
-            self._running = batch
+                    continue
+                late.append(request)
+                self._let_next_in(request)
+                if not batch:
+                    break  # another one is the oldest now
         if batch:
+            self._running = batch
             self._started = now
         return batch, late
 
