@@ -52,17 +52,20 @@ class Shouting(Model):
         return [self._answer(item) for item in items]
 
     def _answer(self, item: Item) -> Any:
-        if item.payload == "fail":
-            return LookupError("cannot shout that")
-        if item.payload == "fail all":
-            raise LookupError("cannot shout at all")
-        if item.payload == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if item.payload == "who":
-            return os.getpid()
         if isinstance(item.payload, float):
             time.sleep(item.payload)
-        return item.payload.upper() + self.mark if isinstance(item.payload, str) else item.payload
+        if not isinstance(item.payload, str):
+            return item.payload
+        match item.payload:
+            case "fail":
+                return LookupError("cannot shout that")
+            case "fail all":
+                raise LookupError("cannot shout at all")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "who":
+                return os.getpid()
+        return item.payload.upper() + self.mark
 
     def close(self) -> None:
         self.closed = True

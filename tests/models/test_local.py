@@ -31,7 +31,7 @@ async def client() -> AsyncIterator[ModelClient]:
 
 def model_of(client: ModelClient) -> Any:
     """The model behind a client of this process."""
-    return client._runner.model  # type: ignore[attr-defined]
+    return client.backend.model  # type: ignore[attr-defined]
 
 
 async def ask(client: ModelClient, payload: Any, deadline_secs: float = WAIT_SECS) -> Any:

@@ -60,12 +60,23 @@ class Request(Item):
         deadline: When its answer is of no use any more.
         key: Of the caller, to recognise it by.
         arrived: When it came.
+        attempts: Processes that were lost while they had it.
         started: When its batch was begun; 0 before.
         result: Of the model, or the exception it failed with.
+        exported: The state of its session after it, if that was asked for.
         group_key: What it shares with those that may be in its batch.
     """
 
-    __slots__ = ("arrived", "deadline", "group_key", "key", "result", "started")
+    __slots__ = (
+        "arrived",
+        "attempts",
+        "deadline",
+        "exported",
+        "group_key",
+        "key",
+        "result",
+        "started",
+    )
 
     def __init__(
         self, payload: Any, deadline: float, key: Any = None, session: SessionState | None = None
@@ -74,8 +85,10 @@ class Request(Item):
         self.deadline = deadline
         self.key = key
         self.arrived = 0.0
+        self.attempts = 0
         self.started = 0.0
         self.result: Any = None
+        self.exported: Any = None
         self.group_key: Hashable = None
 
 
