@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from antiphon_actors.session.node import SessionNode
 
 CONNECT_DEADLINE_SECS = 5.0
+
+Service = Callable[[Link, int], StreamReceiver]
 
 _CLOCK, _CLOCK_OFFSET = "clock", "clock_offset"
 # The quickest of so many questions says best what another node's clock shows.
@@ -58,6 +61,8 @@ class Endpoint:
             credentials=network.credentials if network is not None else None,
         )
         self._sessions: dict[str, SessionNode] = {}
+        # What takes streams that belong to no session, by their kind.
+        self._services: dict[str, Service] = {}
         # How far this node's CLOCK_MONOTONIC is ahead of the peer's, for links between nodes.
         self._offsets_ns: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
         self._refused = 0
@@ -122,6 +127,15 @@ class Endpoint:
         if self._sessions.get(node.session_id) is node:
             del self._sessions[node.session_id]
 
+    def serve(self, kind: str, service: Service) -> None:
+        """Lets streams in that belong to no session: those with a key of `pack("", kind, number, 0)`.
+
+        Args:
+            kind: What they are.
+            service: Decides about each, by its number: returns the receiver or raises ChannelRefused.
+        """
+        self._services[kind] = service
+
     async def link(self, uri: str) -> Link:
         """The link to a process, known by its `uri`.
 
@@ -166,7 +180,12 @@ class Endpoint:
 
     def _on_stream(self, link: Link, key: bytes) -> StreamReceiver:
         session_id, kind, pid, direction = _unpack(key, 4)
-        receiver = self._session(session_id).receiver(kind, pid, direction)
+        if session_id:
+            receiver = self._session(session_id).receiver(kind, pid, direction)
+        elif kind in self._services:
+            receiver = self._services[kind](link, pid)
+        else:
+            raise ChannelRefused(f"nothing here takes streams of kind {kind!r}")
         offset_ns = self.clock_offset_ns(link)
         return _FromAnotherNode(receiver, offset_ns) if offset_ns else receiver
 

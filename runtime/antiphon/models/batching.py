@@ -60,12 +60,23 @@ class Request(Item):
         deadline: When its answer is of no use any more.
         key: Of the caller, to recognise it by.
         arrived: When it came.
+        attempts: Processes that were lost while they had it.
         started: When its batch was begun; 0 before.
         result: Of the model, or the exception it failed with.
+        exported: The state of its session after it, if that was asked for.
         group_key: What it shares with those that may be in its batch.
     """
 
-    __slots__ = ("arrived", "deadline", "group_key", "key", "result", "started")
+    __slots__ = (
+        "arrived",
+        "attempts",
+        "deadline",
+        "exported",
+        "group_key",
+        "key",
+        "result",
+        "started",
+    )
 
     def __init__(
         self, payload: Any, deadline: float, key: Any = None, session: SessionState | None = None
@@ -74,8 +85,10 @@ class Request(Item):
         self.deadline = deadline
         self.key = key
         self.arrived = 0.0
+        self.attempts = 0
         self.started = 0.0
         self.result: Any = None
+        self.exported: Any = None
         self.group_key: Hashable = None
 
 
@@ -196,10 +209,12 @@ class Batcher:
         """
         batch: list[Request] = []
         late: list[Request] = []
-        while self._groups and not self._running:
+        while self._groups and not batch and not self._running:
             group = self._oldest_group()
-            limit = self._size_limit(next(iter(group)), now)
-            if len(group) < limit and self._wait_until(group, now) > now:
+            oldest = next(iter(group))
+            limit = self._size_limit(oldest, now)
+            in_time = oldest.deadline > now
+            if in_time and len(group) < limit and self._wait_until(group, now) > now:
                 break
             while group and len(batch) < limit:
                 request = next(iter(group))
@@ -207,11 +222,13 @@ class Batcher:
                 if request.deadline > now:
                     request.started = now
                     batch.append(request)
-                else:
-                    late.append(request)
-                    self._let_next_in(request)
-            self._running = batch
+                    continue
+                late.append(request)
+                self._let_next_in(request)
+                if not batch:
+                    break  # another one is the oldest now
         if batch:
+            self._running = batch
             self._started = now
         return batch, late
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 # Upper ends of the classes that durations are counted in, in seconds: 1/16 ms, then twice as much each.
-_CLASSES = tuple(2.0**power / 16e3 for power in range(24))
+_CLASSES = (*(2.0**power / 16e3 for power in range(24)), math.inf)
 
 
 class Durations:

@@ -16,15 +16,16 @@ class SessionState:
 
     Attributes:
         options: What the session was opened with; plain data, None if nothing.
-        state: The model's own, None before its first request. `Model.export_state` and
-            `Model.import_state` say how it travels.
+        state: The model's own; None before its first request.
+        exported: The exported state that it goes on from, if it was in another process before.
     """
 
-    __slots__ = ("options", "state")
+    __slots__ = ("exported", "options", "state")
 
-    def __init__(self, options: Any = None, state: Any = None) -> None:
+    def __init__(self, options: Any = None, exported: Any = None) -> None:
         self.options = options
-        self.state = state
+        self.state: Any = None
+        self.exported = exported
 
 
 class Item:
@@ -61,9 +62,6 @@ class Model(ABC):
             waited where that pays no more; 0 never waits.
         batch_secs: A batch gets no larger than what is expected to take this long, so that those who come
             next do not wait longer; None for no such limit. (A request's deadline has the same effect.)
-        checkpoint_every: For a model that keeps state: after how many requests of a session its state is
-            exported to its client, which goes on from there when the model's process is lost. What came
-            after is kept there and repeated.
         in_actor: Whether it runs in an actor of its own where there is a cluster, unless the operator says
             otherwise.
     """
@@ -72,7 +70,6 @@ class Model(ABC):
     max_queued: int | None = None
     longest_wait_secs: float = 0.0
     batch_secs: float | None = None
-    checkpoint_every: int = 16
     in_actor: ClassVar[bool] = True
 
     @abstractmethod
@@ -111,11 +108,15 @@ class Model(ABC):
         """
 
     def export_state(self, state: Any) -> Any:
-        """A session's state in a form that travels and does not change any more."""
+        """A session's state in a form that travels and does not change any more.
+
+        Where the model runs in an actor, this goes to the session's process with every answer, so that
+        the session can go on in another actor when this one is lost.
+        """
         return state
 
     def import_state(self, exported: Any) -> Any:
-        """The state that `export_state` gave, in the process where the session goes on."""
+        """The state that `export_state` gave, where the session goes on."""
         return exported
 
     def close(self) -> None:  # noqa: B027 - most have no use for it

@@ -11,9 +11,9 @@ from typing import Any
 from loguru import logger
 
 from antiphon.errors import AntiphonError, DeadlineExceededError, OverloadedError, ServiceError
-from antiphon.models.batching import Batcher, Limits, Request
+from antiphon.models.batching import Batcher, BatchTimes, Limits, Request
 from antiphon.models.measures import ModelStatistics
-from antiphon.models.model import Model, ModelSpec
+from antiphon.models.model import Model, ModelSpec, SessionState
 
 Deliver = Callable[[Sequence[Request]], None]
 
@@ -21,7 +21,7 @@ Deliver = Callable[[Sequence[Request]], None]
 class ModelRunner:
     """A loaded model, its queue and its thread.
 
-    All methods belong to the event loop in which `start` was called. There is one thread: a second one
+    A `ModelBackend`. All methods belong to the event loop in which `start` was called. There is one thread: a second one
     would only contend for the interpreter where the model is Python between two calls of native code, and
     what is native can use as many threads as it likes.
 
@@ -29,13 +29,16 @@ class ModelRunner:
         spec: The model.
         deliver: Takes the requests that are over, with their `result`: all of a batch at once. Called on
             the loop; it must not raise.
+        export: Whether the state of a session is exported after each of its requests
+            (`Request.exported`).
     """
 
-    def __init__(self, spec: ModelSpec, deliver: Deliver) -> None:
+    def __init__(self, spec: ModelSpec, deliver: Deliver, *, export: bool = False) -> None:
         self.name = spec.name
         self.model: Model = spec.build()
         self.counts = ModelStatistics()
         self._deliver = deliver
+        self._export = export
         self._batcher = Batcher(Limits.of(self.model))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -81,10 +84,23 @@ class ModelRunner:
             self.counts.cancelled += 1
             self._batcher.cancel(request)
 
+    def open(self, session: SessionState) -> None:
+        """Counts a session in; its state is made with its first request."""
+        self.counts.sessions += 1
+
+    def forget(self, session: SessionState) -> None:
+        """Counts a session out; its state goes with whoever holds it."""
+        self.counts.sessions -= 1
+
     @property
     def expected_wait_secs(self) -> float:
         """How long a request that came now would wait for its answer, as far as is known."""
         return self._batcher.expected_wait_secs(time.monotonic())
+
+    @property
+    def times(self) -> BatchTimes:
+        """How long its batches take."""
+        return self._batcher.times
 
     @property
     def unanswered(self) -> int:
@@ -205,9 +221,17 @@ class ModelRunner:
         started = time.perf_counter()
         results: Sequence[Any]
         try:
+            for request in batch:
+                session = request.session
+                if session is not None and session.state is None and session.exported is not None:
+                    session.state = self.model.import_state(session.exported)
             results = self.model.run_batch(batch)
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for a batch of {len(batch)}")
+            if self._export:
+                for request in batch:
+                    if request.session is not None:
+                        request.exported = self.model.export_state(request.session.state)
         except Exception as error:  # noqa: BLE001 - whatever the model raises, its users get
             logger.opt(exception=error).error("model failed", model=self.name, size=len(batch))
             results = [error] * len(batch)
