@@ -21,11 +21,12 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test check lint types contracts bench soak lock clean
+.PHONY: help setup compile demo test test-models check lint types contracts bench soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
 	@echo "make test     set up, then lint, types, import contracts and all tests"
+	@echo "make test-models  a real Whisper and a real Piper voice, downloaded from their hub"
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
 	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
@@ -76,6 +77,11 @@ test: check
 	@echo "test: once more on the Python sources alone, where they have compiled twins"
 	ANTIPHON_PURE=1 $(BIN)/python -m pytest -q $(PURE_TESTS)
 
+# Which ones: ANTIPHON_TEST_WHISPER=base ANTIPHON_TEST_VOICE=en_US-lessac-medium make test-models
+test-models: setup
+	@echo "test-models: downloading what is not here (100 MB), and listening to it"
+	ANTIPHON_TEST_MODELS=1 $(BIN)/python -m pytest -s tests/models/test_real_models.py $(ARGS)
+
 check: lint types contracts
 
 lint: setup
@@ -100,8 +106,8 @@ soak: setup
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 # All but those whose packages depend on what the machine has.
-LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai pocketsphinx \
-	remote-smart-turn sentry silero soundfile
+LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai piper pocketsphinx \
+	remote-smart-turn sentry silero soundfile whisper
 
 # Written for every platform and every Python from 3.11 on, with hashes, naming no index.
 lock:

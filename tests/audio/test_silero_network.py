@@ -15,11 +15,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from antiphon.audio.vad._silero_network import (
-    WINDOW_SAMPLES,
-    SileroStream,
-    silero_network,
-)
+from antiphon.audio.vad._silero_network import WINDOW_SAMPLES, SileroStream, silero_network
 from antiphon.errors import ServiceError
 
 ROOT = Path(__file__).parents[2]

@@ -50,7 +50,7 @@ def read(path: Path) -> bytes:
     """The audio of a mono file with 16-bit samples at 16 kHz."""
     with wave.open(str(path)) as file:
         assert file.getframerate() == SAMPLE_RATE_HZ
-        return file.readframes(file.getnframes())
+        return bytes(file.readframes(file.getnframes()))
 
 
 def word_errors(said: str, understood: str) -> int:

@@ -7,16 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from antiphon.errors import (
-    DeadlineExceededError,
-    OverloadedError,
-    ServiceError,
-)
-from antiphon.models.client import ModelClient
-from antiphon.models.model import ModelSpec
 from tests.models.conftest import Connect, Farm, RemoteModels
 from tests.models.stand_ins import WAIT_SECS, Counting, Shouting, until
+
+from antiphon.errors import DeadlineExceededError, OverloadedError, ServiceError
+from antiphon.models.client import ModelClient
+from antiphon.models.model import ModelSpec
 
 SHOUTING = ModelSpec(Shouting, {"mark": "!"})
 COUNTING = ModelSpec(Counting)

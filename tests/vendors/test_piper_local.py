@@ -239,12 +239,15 @@ async def test_settings_and_voice_change_on_the_way(story: Any, voice: str, choi
     lengths = []
 
     async def act(rig: Any) -> None:
-        for count, settings in enumerate(
-            ({}, {"length_scale": 1.0}, {"voice": choir, "speaker": "ben"}, {"speaker": "nobody"})
-        ):
+        changes: list[dict[str, Any]] = [
+            {},
+            {"length_scale": 1.0},
+            {"voice": choir, "speaker": "ben"},
+            {"speaker": "nobody"},
+        ]
+        for count, settings in enumerate(changes):
             before = sum(map(len, rig.down.sounds))
-            if settings:
-                await rig.send(TTSUpdateSettingsFrame(**settings))
+            await rig.send(TTSUpdateSettingsFrame(**settings))
             await rig.send(TTSSpeakFrame("Good day."))
             await rig.down.seen(TTSTextFrame, count + 1)
             lengths.append(sum(map(len, rig.down.sounds)) - before)

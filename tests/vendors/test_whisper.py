@@ -95,7 +95,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def service(folder: str, **kwargs: Any) -> WhisperSTTService:
-    return WhisperSTTService(**{"model": folder, "no_speech_prob": 0.9, "device": "cpu"} | kwargs)
+    kwargs.setdefault("no_speech_prob", 0.9)
+    return WhisperSTTService(model=folder, device="cpu", **kwargs)
 
 
 async def test_each_stretch_of_speech_is_transcribed(run: Run, folder: str) -> None:
@@ -130,9 +131,12 @@ async def test_what_is_probably_no_speech_is_left_out(run: Run, folder: str) -> 
 
 async def test_settings_change_on_the_way(story: Any, folder: str) -> None:
     async def act(rig: Any) -> None:
-        for count, settings in enumerate(
-            ({"language": Language.DE}, {"no_speech_prob": 0.01}, {"no_speech_prob": 0.9})
-        ):
+        changes: list[dict[str, Any]] = [
+            {"language": Language.DE},
+            {"no_speech_prob": 0.01},
+            {"no_speech_prob": 0.9},
+        ]
+        for count, settings in enumerate(changes):
             await rig.send(*segment(caller()[0].audio), TextFrame(f"said {count}"))
             await passed(rig, f"said {count}")
             await rig.send(STTUpdateSettingsFrame(**settings))

@@ -186,10 +186,11 @@ def test_the_best_attempt_counts(attempts: list[tuple[float, float, str, bool]],
 
 def test_silence_is_not_tried_again_in_the_full_window() -> None:
     piece = _Piece(asked(b"", no_speech_prob=0.6), np.zeros(0, np.float32))
-    piece.take("Thank you.", -1.4, 0.9, in_full=False)
-    assert piece.is_doubtful
-    piece.take("Thank you.", -1.4, 0.9, in_full=True)
-    assert not piece.is_doubtful
+    doubts = []
+    for in_full in (False, True):
+        piece.take("Thank you.", -1.4, 0.9, in_full=in_full)
+        doubts.append(piece.is_doubtful)
+    assert doubts == [True, False]
     assert piece.no_speech_prob == 0.9
 
 

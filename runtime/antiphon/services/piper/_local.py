@@ -76,8 +76,8 @@ class LocalPiperTTSService(TTSService):
             sample_rate: Rate of the audio in Hz; the pipeline's output rate if left out.
             params: How to speak.
             use_cuda: Whether to compute on an NVIDIA GPU; that needs ``onnxruntime-gpu``.
-            cpu_threads: How many sentences, of all sessions, are made at the same time; 0 for one per
-                core.
+            cpu_threads: How many sentences, of all sessions, are made at the same time; 0 for what
+                ``OMP_NUM_THREADS`` says, or one per core.
             **kwargs: Passed on to ``TTSService``.
 
         Raises:
