@@ -50,7 +50,15 @@ def build(path: Path, *, speakers: tuple[str, ...] = (), sample_rate: int = SAMP
         helper.make_tensor_value_info("input_lengths", TensorProto.INT64, [1]),
         helper.make_tensor_value_info("scales", TensorProto.FLOAT, [3]),
     ]
+    weights = [
+        constant("tones", tones),
+        constant("one", np.array([1], np.int64)),
+        constant("ones", np.ones(2, np.float32)),
+        constant("flat", np.array([1, 1, 1, -1], np.int64)),
+    ]
     if speakers:
+        loudness = (0.5 ** np.arange(len(speakers))).astype(np.float32)
+        weights.append(constant("loudness", loudness))
         inputs.append(helper.make_tensor_value_info("sid", TensorProto.INT64, [1]))
         nodes.append(helper.make_node("Gather", ["loudness", "sid"], ["loud"]))
         nodes.append(helper.make_node("Mul", ["shaped", "loud"], ["output"]))
@@ -61,13 +69,7 @@ def build(path: Path, *, speakers: tuple[str, ...] = (), sample_rate: int = SAMP
         "voice",
         inputs,
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 1, 1, "samples"])],
-        [
-            constant("tones", tones),
-            constant("one", np.array([1], np.int64)),
-            constant("ones", np.ones(2, np.float32)),
-            constant("flat", np.array([1, 1, 1, -1], np.int64)),
-            constant("loudness", (0.5 ** np.arange(max(1, len(speakers)))).astype(np.float32)),
-        ],
+        weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
     path.parent.mkdir(parents=True, exist_ok=True)

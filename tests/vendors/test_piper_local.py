@@ -240,7 +240,7 @@ async def test_settings_and_voice_change_on_the_way(story: Any, voice: str, choi
 
     async def act(rig: Any) -> None:
         changes: list[dict[str, Any]] = [
-            {},
+            {"volume": 1.0},
             {"length_scale": 1.0},
             {"voice": choir, "speaker": "ben"},
             {"speaker": "nobody"},
