@@ -31,9 +31,11 @@ from antiphon.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from antiphon.metrics.metrics import ProcessingMetricsData, TTFBMetricsData
+from antiphon.models.client import ModelClient
 from antiphon.models.model import Item, ModelSpec
 from antiphon.models.model import Model as SharedModel
 from antiphon.models.provider import connect_model
+from antiphon.services._shared_models import ask_patiently
 from antiphon.services.whisper._engine import Answer, Request, Whisper
 from antiphon.services.whisper._interim import InterimPace
 from antiphon.services.whisper._mlx import MLXWhisper
@@ -228,6 +230,40 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_languages_have_whispers_codes(language: Language, code: str) -> None:
     assert language_to_whisper_language(language) == code
+
+
+class Busy(ModelClient):
+    """Refuses so many requests."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    async def request(self, payload: Any, *, deadline_secs: float) -> Any:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise OverloadedError("busy", retry_after=2.0)
+        return payload
+
+    def open_session(self, options: Any = None) -> Any:
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        pass
+
+    def statistics(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.virtual_time
+async def test_a_model_that_is_busy_is_asked_again() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    asked = await ask_patiently(Busy(3), "this", deadline_secs=1.0, patience_secs=10.0)
+    assert asked == "this"
+    assert loop.time() - began == pytest.approx(6.0)
+    with pytest.raises(OverloadedError):
+        await ask_patiently(Busy(9), "this", deadline_secs=1.0, patience_secs=10.0)
+    assert loop.time() - began == pytest.approx(14.0)
 
 
 # --- interim transcripts ----------------------------------------------------------------------------

@@ -23,12 +23,14 @@ from antiphon.frames.frames import (
 from antiphon.models.client import ModelClient
 from antiphon.models.model import ModelSpec
 from antiphon.models.provider import connect_model
+from antiphon.services._shared_models import ask_patiently
 from antiphon.services.piper._engine import Answer, Piper, Request
 from antiphon.services.tts_service import TTSService
 from antiphon.utils.string import match_endofsentence
 
 # A sentence takes a twentieth of the time it lasts; the rest is for those that come before it.
 _DEADLINE_SECS = 30.0
+_PATIENCE_SECS = 10.0
 
 
 class LocalPiperTTSService(TTSService):
@@ -148,7 +150,9 @@ class LocalPiperTTSService(TTSService):
             client = await self._connect()
             for sentence in _sentences(text):
                 request = Request(text=sentence, **self._settings)  # type: ignore[typeddict-item]
-                answer: Answer = await client.request(request, deadline_secs=_DEADLINE_SECS)
+                answer: Answer = await ask_patiently(
+                    client, request, deadline_secs=_DEADLINE_SECS, patience_secs=_PATIENCE_SECS
+                )
                 audio = await self._resampler.resample(
                     answer["audio"], answer["sample_rate"], self.sample_rate
                 )

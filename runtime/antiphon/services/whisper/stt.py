@@ -29,6 +29,7 @@ from antiphon.models.model import ModelSpec
 from antiphon.models.provider import connect_model
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
+from antiphon.services._shared_models import ask_patiently
 from antiphon.services.stt_service import SegmentedSTTService
 from antiphon.services.whisper._engine import Answer, Request, Whisper
 from antiphon.services.whisper._interim import InterimPace
@@ -51,6 +52,7 @@ __all__ = [
 # A large model on a CPU may be slower than speech; a conversation waits no longer than this.
 _DEADLINE_SECS = 60.0
 _INTERIM_DEADLINE_SECS = 3.0
+_PATIENCE_SECS = 10.0
 _SAMPLE_BYTES = 2
 
 
@@ -259,8 +261,12 @@ class WhisperSTTService(SegmentedSTTService):
             no_speech_prob=limit,
             final=final,
         )
-        deadline = _DEADLINE_SECS if final else _INTERIM_DEADLINE_SECS
-        answer: Answer = await self._client.request(request, deadline_secs=deadline)
+        answer: Answer = await ask_patiently(
+            self._client,
+            request,
+            deadline_secs=_DEADLINE_SECS if final else _INTERIM_DEADLINE_SECS,
+            patience_secs=_PATIENCE_SECS if final else 0.0,
+        )
         text = " ".join(text for text, no_speech in answer["parts"] if text and no_speech < limit)
         return text, chosen or _language(answer["language"])
 
