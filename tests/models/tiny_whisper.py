@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 SPOKEN_WORDS = 8
-NO_SPEECH_PROB = 0.3
+NO_SPEECH_PROB = 0.1
 LANGUAGES = """
     en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt
     la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc
