@@ -82,8 +82,6 @@ class Piper(Model):
             ServiceError: The download failed.
         """
         path = voice_path(self._name)
-        # Or it reports sessions to its maker; see `antiphon.audio.vad.silero`.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
         from piper import PiperVoice
         from piper.config import PiperConfig
