@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.models.stand_ins import until
 
 from antiphon.errors import AntiphonError, ServiceError
 from antiphon.models.client import ModelClient
@@ -18,7 +19,6 @@ from antiphon_actors.models.host import ModelHost
 from antiphon_actors.models.remote import RemoteModel
 from antiphon_actors.models.wire import Member
 from antiphon_actors.session.endpoint import Endpoint
-from tests.models.stand_ins import until
 
 
 class Farm:
