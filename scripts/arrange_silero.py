@@ -84,22 +84,27 @@ class Graph:
         self.constants: dict[str, Array] = {}
 
     def constant(self, name: str, value: Array) -> str:
+        """A tensor that does not change."""
         self.constants[name] = np.ascontiguousarray(value)
         return name
 
     def numbers(self, *values: int) -> str:
+        """A constant of integers; the same ones are one constant."""
         name = "n_" + "_".join(str(value).replace("-", "m") for value in values)
         return self.constant(name, np.array(values, np.int64))
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """An operator with one output."""
         return self.add_all(operator, 1, *inputs, **attributes)[0]
 
     def add_all(self, operator: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """An operator with several outputs."""
         names = [f"{operator.lower()}_{len(self.nodes)}_{number}" for number in range(outputs)]
         self.nodes.append(helper.make_node(operator, inputs, names, **attributes))
         return names
 
     def reshape(self, value: str, *shape: int) -> str:
+        """The same numbers in another shape."""
         return self.add("Reshape", value, self.numbers(*shape))
 
     def steps(self, value: str, first: int, last: int) -> str:
@@ -213,6 +218,7 @@ def _gates(value: Array) -> Array:
 
 
 def main() -> int:
+    """Writes the files, or compares them; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     checking = parser.parse_args().check

@@ -44,9 +44,8 @@ def published() -> Any:
     return onnxruntime.InferenceSession(str(DATA / "silero_vad.onnx"))
 
 
-def windows_of(samples: Samples, rate: int) -> list[bytes]:
-    if rate != 16000:
-        samples = np.asarray(soxr.resample(samples, 16000, rate), "<i2")
+def windows_of(speech: Samples, rate: int) -> list[bytes]:
+    samples = np.asarray(soxr.resample(speech, 16000, rate) if rate != 16000 else speech, "<i2")
     n = WINDOW_SAMPLES[rate]
     return [samples[at : at + n].tobytes() for at in range(0, len(samples) - n + 1, n)]
 
@@ -54,7 +53,7 @@ def windows_of(samples: Samples, rate: int) -> list[bytes]:
 def heard_by(published: Any, windows: Sequence[bytes], rate: int) -> list[float]:
     """What the published model makes of a stream, as its authors call it."""
     state = np.zeros((2, 1, 128), np.float32)
-    context = np.zeros(WINDOW_SAMPLES[rate] // 8, np.float32)
+    context: npt.NDArray[Any] = np.zeros(WINDOW_SAMPLES[rate] // 8, np.float32)
     found = []
     for window in windows:
         samples = np.frombuffer(window, "<i2").astype(np.float32) / 32768

@@ -11,6 +11,7 @@ from tests.models.conftest import Connect, Farm, RemoteModels
 from tests.models.stand_ins import WAIT_SECS, Counting, Shouting, until
 
 from antiphon.errors import DeadlineExceededError, OverloadedError, ServiceError
+from antiphon.models.batching import Limits
 from antiphon.models.client import ModelClient
 from antiphon.models.model import ModelSpec
 
@@ -52,7 +53,7 @@ async def test_arrays_travel_whatever_their_size(
 async def test_users_of_a_process_share_a_connection(farm: Farm, connect: Connect) -> None:
     name = await farm.add(SHOUTING)
     one, two = await asyncio.gather(connect(SHOUTING), connect(SHOUTING))
-    assert await asyncio.gather(ask(one, "a"), ask(two, "b")) == ["A!", "B!"]
+    assert list(await asyncio.gather(ask(one, "a"), ask(two, "b"))) == ["A!", "B!"]
     assert farm.hosts[name].statistics()["users"] == 1
     assert len(farm.searches) == 1
     await one.aclose()
@@ -70,7 +71,7 @@ async def test_what_comes_together_is_one_batch_and_one_record(
     await until(lambda: farm.hosts[name].runner.unanswered == 4)
     model.gate.set()
     assert await asyncio.gather(*asked) == ["FIRST!", "A!", "B!", "C!"]
-    assert model.batches == [["first"], ["a", "b", "c"]]
+    assert model.batches == [["first", "a", "b", "c"]]
 
 
 async def test_sessions_keep_their_state(farm: Farm, connect: Connect) -> None:
@@ -123,7 +124,9 @@ async def test_cancelled_requests_leave_the_actors_queue(farm: Farm, connect: Co
     client = await connect(SHOUTING)
     model, host = farm.model(name), farm.hosts[name]
     model.gate.clear()
-    running, waiting, stays = asking(client, "running", "waiting", "stays")
+    (running,) = asking(client, "running")
+    await until(lambda: model.batches)
+    waiting, stays = asking(client, "waiting", "stays")
     await until(lambda: host.runner.unanswered == 3)
     waiting.cancel()
     await until(lambda: host.runner.unanswered == 2)
@@ -175,9 +178,10 @@ async def test_sessions_spread_and_stay(farm: Farm, connect: Connect) -> None:
 async def test_an_actor_that_refuses_is_spared_and_the_other_asked(
     farm: Farm, connect: Connect
 ) -> None:
-    one, two = await farm.add(SHOUTING), await farm.add(SHOUTING)
+    one = await farm.add(SHOUTING)
+    await farm.add(SHOUTING)
     client = await connect(SHOUTING)
-    farm.hosts[one].runner._batcher.limits = farm.hosts[one].runner._batcher.limits.__class__(4, 0)
+    farm.hosts[one].runner._batcher.limits = Limits(max_batch=4, max_queued=0)
     assert await asyncio.gather(*asking(client, *"abcd")) == ["A!", "B!", "C!", "D!"]
     assert not farm.model(one).batches
     assert farm.hosts[one].runner.counts.refused >= 1
@@ -191,7 +195,9 @@ async def test_too_much_to_do_is_refused_by_the_actor_and_then_at_home(
     await ask(client, 0.2)  # so that it is known to be slow
     model, host = farm.model(name), farm.hosts[name]
     model.gate.clear()
-    asked = asking(client, *(str(number) for number in range(18)))
+    asked = asking(client, "first")
+    await until(lambda: len(model.batches) == 2)
+    asked += asking(client, *(str(number) for number in range(17)))
     await until(lambda: host.runner.counts.refused)
     with pytest.raises(OverloadedError) as caught:
         await ask(client, "more")
@@ -420,7 +426,9 @@ async def test_a_users_death_frees_what_it_has(farm: Farm, models: RemoteModels)
     client = await models.connect(SHOUTING)
     model, host = farm.model(name), farm.hosts[name]
     model.gate.clear()
-    asked = asking(client, *"abc")
+    asked = asking(client, "a")
+    await until(lambda: model.batches)
+    asked += asking(client, *"bc")
     await until(lambda: host.runner.unanswered == 3)
     models._endpoint.abort()
     await until(lambda: host.runner.unanswered == 1)

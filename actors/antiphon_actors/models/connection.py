@@ -81,6 +81,7 @@ class Connection:
         full_until: Before that it refuses requests.
         asked: What it has not answered, by number; bounded by what the actor lets wait.
         sessions: Those that it has.
+        opening: Its `open`, or what the owner makes of that.
     """
 
     def __init__(self, owner: Owner, member: Member, streams: AnswerStreams) -> None:
@@ -92,6 +93,7 @@ class Connection:
         self.full_until = 0.0
         self.asked: dict[int, Request] = {}
         self.sessions: set[Any] = set()
+        self.opening: asyncio.Task[str] | None = None
         self._owner = owner
         self._streams = streams
         self._number = streams.expect(self)
@@ -155,7 +157,7 @@ class Connection:
         payload = delivery.payload
         delivery.done()
         if self._closed:
-            raise ChannelRefused("the connection is closed")
+            return  # it crossed the end of this side
         record = wire.read_record(payload)
         if record[0] == Kind.ANSWERS:
             wait, each, sessions, answers = wire.fields(record, float, float, int, list)[:4]

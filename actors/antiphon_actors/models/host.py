@@ -16,7 +16,7 @@ from loguru import logger
 from antiphon.models.batching import Request
 from antiphon.models.model import ModelSpec, SessionState
 from antiphon.models.runner import ModelRunner
-from antiphon_actors.channels import ChannelError, ChannelRefused, Delivery, Link, OutStream
+from antiphon_actors.channels import ChannelError, Delivery, Link, OutStream
 from antiphon_actors.models import wire
 from antiphon_actors.models.wire import Kind, Load, Malformed, Member
 from antiphon_actors.session.endpoint import Endpoint
@@ -43,11 +43,11 @@ class _User:
 
     def deliver(self, delivery: Delivery) -> None:
         """Takes a record of the stream of requests."""
-        if self.gone:
-            raise ChannelRefused("the answers could not be sent")
         # The model's queue is what is bounded, and by refusals: a record is processed when it is read.
         payload, sent_ns = delivery.payload, delivery.sent_ns
         delivery.done()
+        if self.gone:
+            return  # the end of its answers has told it
         record = wire.read_record(payload)
         match record[0]:
             case Kind.REQUEST:

@@ -333,8 +333,7 @@ class RemoteModel:
         if version > self._version and not self._closed:
             self._version = version
             for member in members:
-                if member.actor_id not in self._connections:
-                    self._spawn(self._connect(member))
+                self._connecting(member)
 
     def lost(self, connection: Connection, why: str) -> None:
         """An actor cannot be reached any more: what it has goes elsewhere."""
@@ -401,7 +400,7 @@ class RemoteModel:
             members = await self._source.members(self._spec, lost)
             errors = await asyncio.gather(*(self._connect(member) for member in members))
             if not self._ready():
-                why = "; ".join(error for error in errors if error) or "there is none"
+                why = "; ".join(filter(None, errors)) or "there is none"
                 raise ServiceError(
                     f"no actor of {self.name} can be reached: {why}",
                     retryable=True,
@@ -423,21 +422,27 @@ class RemoteModel:
         for request in waiting:
             self._send(request)
 
-    async def _connect(self, member: Member) -> str | None:
-        """Joins an actor; returns why that is not possible."""
-        if member.actor_id in self._connections:
-            return None
-        connection = Connection(self, member, self._streams)
-        self._connections[member.actor_id] = connection
+    async def _connect(self, member: Member) -> str:
+        """Joins an actor, or waits until that is done; returns why it is not possible."""
+        return await asyncio.shield(self._connecting(member))
+
+    def _connecting(self, member: Member) -> asyncio.Task[str]:
+        """The task that joins an actor, begun if this is the first to ask."""
+        connection = self._connections.get(member.actor_id)
+        if connection is None or connection.opening is None:
+            connection = Connection(self, member, self._streams)
+            self._connections[member.actor_id] = connection
+            connection.opening = self._spawn(self._open(connection))
+        return connection.opening
+
+    async def _open(self, connection: Connection) -> str:
         try:
             await connection.open(self._endpoint)
         except (ChannelError, TimeoutError) as error:
-            self.lost(connection, str(error) or "it did not answer in time")
-            return f"{member.actor_id[:8]}: {error}"
-        except BaseException:
-            connection.close()
-            raise
-        return None
+            why = str(error) or "it did not answer in time"
+            self.lost(connection, why)
+            return f"{connection.member.actor_id[:8]}: {why}"
+        return ""
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name=f"model {self.name}")

@@ -115,6 +115,20 @@ def fields(record: list[Any], *types: type) -> list[Any]:
     return found
 
 
+def request_fields(record: list[Any]) -> tuple[int, int, float, Any, Any]:
+    """The fields of a request: number, session, seconds left, how its payload is written, and what.
+
+    Raises:
+        Malformed: They are something else.
+    """
+    if len(record) >= 6:
+        _, number, session, secs, how, what = record[:6]
+        # As `fields`, for what comes thousands of times a second.
+        if type(number) is int and type(session) is int and type(secs) is float:
+            return number, session, secs, how, what
+    raise Malformed("a request has fields of wrong types")
+
+
 def write_request(
     number: int, session: int, remaining_secs: float, payload: tuple[int, Any]
 ) -> bytes:

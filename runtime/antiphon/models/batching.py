@@ -81,7 +81,10 @@ class Request(Item):
     def __init__(
         self, payload: Any, deadline: float, key: Any = None, session: SessionState | None = None
     ) -> None:
-        super().__init__(payload, session)
+        # What `Item` does; a request is made thousands of times a second.
+        self.payload = payload
+        self.session = session
+        self.cancelled = False
         self.deadline = deadline
         self.key = key
         self.arrived = 0.0
@@ -320,7 +323,9 @@ class Batcher:
             secs = min(secs, self.limits.batch_secs)
         if self.times.of(self.limits.max_batch) <= secs:
             return self.limits.max_batch
-        return max(int((secs - self.times.fixed) / self.times.each), 1) if self.times.each else 1
+        if secs <= self.times.of(1):
+            return 1
+        return int((secs - self.times.fixed) / self.times.each)
 
     def _wait_until(self, group: OrderedDict[Request, None], now: float) -> float:
         """Until when a group that is not full is held back for more."""
@@ -338,7 +343,7 @@ class Batcher:
     def _wait_secs(self, now: float) -> float:
         """From now until another request would be answered, if all are worked on in full batches."""
         ahead = self._queued + 1
-        batches = math.ceil(ahead / self.limits.max_batch)
+        batches = -(-ahead // self.limits.max_batch)
         secs = self.times.fixed * batches + self.times.each * ahead
         if self._running:
             secs += max(self.times.of(len(self._running)) - (now - self._started), 0.0)

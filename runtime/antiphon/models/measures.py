@@ -8,6 +8,7 @@ from typing import Any
 
 # Upper ends of the classes that durations are counted in, in seconds: 1/16 ms, then twice as much each.
 _CLASSES = (*(2.0**power / 16e3 for power in range(24)), math.inf)
+_LAST = len(_CLASSES) - 1
 
 
 class Durations:
@@ -29,11 +30,14 @@ class Durations:
 
     def add(self, secs: float) -> None:
         """Counts one; less than nothing counts as nothing."""
-        secs = max(secs, 0.0)
+        if secs < 0.0:
+            secs = 0.0
         self.count += 1
         self.total += secs
-        self.longest = max(self.longest, secs)
-        self._classes[min(max(int(secs * 16e3), 0).bit_length(), len(_CLASSES) - 1)] += 1
+        if secs > self.longest:
+            self.longest = secs
+        place = int(secs * 16e3).bit_length()
+        self._classes[min(_LAST, place)] += 1
 
     def quantile(self, q: float) -> float:
         """The upper end, in seconds, of the class in which a part ``q`` of them has been counted."""

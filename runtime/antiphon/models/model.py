@@ -50,8 +50,8 @@ class Model(ABC):
     """A model that answers requests in batches.
 
     The constructor takes plain keyword arguments, keeps them, and loads nothing. All other methods are
-    called one after the other by one thread that belongs to the model, so they may take long and need no
-    locks. Payloads, results and exported states are what the codec of frames carries: plain data, bytes,
+    called one after the other, by one thread that belongs to the model (unless it is `quick`), so they may
+    take long and need no locks. Payloads, results and exported states are what the codec of frames carries: plain data, bytes,
     numpy arrays and registered types.
 
     Attributes:
@@ -62,6 +62,8 @@ class Model(ABC):
             waited where that pays no more; 0 never waits.
         batch_secs: A batch gets no larger than what is expected to take this long, so that those who come
             next do not wait longer; None for no such limit. (A request's deadline has the same effect.)
+        quick: Whether a whole batch takes less than handing it to a thread would. It is then worked on in
+            the event loop, which stands still for that long.
         in_actor: Whether it runs in an actor of its own where there is a cluster, unless the operator says
             otherwise.
     """
@@ -70,6 +72,7 @@ class Model(ABC):
     max_queued: int | None = None
     longest_wait_secs: float = 0.0
     batch_secs: float | None = None
+    quick: ClassVar[bool] = False
     in_actor: ClassVar[bool] = True
 
     @abstractmethod

@@ -43,7 +43,9 @@ class ModelRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._loading: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        # When the queue is looked at next, and whether that is in the next turn of the loop.
+        self._look: asyncio.Handle | None = None
+        self._looks_soon = False
         self._closed = False
 
     async def start(self) -> None:
@@ -75,8 +77,12 @@ class ModelRunner:
         if retry_after is not None:
             self.counts.refused += 1
             self._fail([request], self._overloaded(retry_after))
-            return
-        self._go_on(now)
+        elif not self._looks_soon and not self._batcher.running:
+            # In the next turn of the loop: what arrives together is one batch.
+            assert self._loop is not None
+            self._look_no_more()
+            self._look = self._loop.call_soon(self._time_passed)
+            self._looks_soon = True
 
     def cancel(self, request: Request) -> None:
         """Takes a request back; `deliver` does not get it any more, unless it is being worked on."""
@@ -120,8 +126,7 @@ class ModelRunner:
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._look_no_more()
         waiting = self._batcher.clear()
         if waiting:
             self._fail(waiting, ServiceError(f"{self.name} was closed", provider=self.name))
@@ -139,7 +144,9 @@ class ModelRunner:
     # --- on the loop ----------------------------------------------------------------------------
 
     def _go_on(self, now: float) -> None:
-        """Gives the thread the next batch, if there is one; else sees to it that time passes."""
+        """Begins with the next batch, if there is one; else sees to it that time passes."""
+        assert self._loop is not None
+        self._look_no_more()
         batch, late = self._batcher.take(now)
         if late:
             self.counts.expired += len(late)
@@ -148,20 +155,27 @@ class ModelRunner:
         if batch:
             for request in batch:
                 self.counts.queue.add(now - request.arrived)
-            assert self._loop is not None
-            running = self._loop.run_in_executor(self._thread, self._run, batch)
+            running: asyncio.Future[tuple[float, Sequence[Any]]]
+            if self.model.quick:
+                running = self._loop.create_future()
+                running.set_result(self._run(batch))
+            else:
+                running = self._loop.run_in_executor(self._thread, self._run, batch)
             running.add_done_callback(self._finished)
             return
         due = self._batcher.wake_at(now)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if due is not None and self._loop is not None:
-            self._timer = self._loop.call_later(max(due - now, 0.0), self._time_passed)
+        if due is not None:
+            self._look = self._loop.call_later(max(due - now, 0.0), self._time_passed)
 
     def _time_passed(self) -> None:
-        self._timer = None
-        self._go_on(time.monotonic())
+        if not self._closed:
+            self._go_on(time.monotonic())
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._looks_soon = False
 
     def _finished(self, running: asyncio.Future[tuple[float, Sequence[Any]]]) -> None:
         """The thread has done its batch."""
