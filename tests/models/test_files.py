@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loguru import logger
 from tests.models.hub import FakeHub
 
 from antiphon.errors import ConfigError, ServiceError
@@ -188,6 +189,22 @@ async def test_a_repository_without_such_a_model(hub: FakeHub) -> None:
 def test_what_is_no_repository_is_refused() -> None:
     with pytest.raises(ConfigError, match="write owner/name"):
         ModelFiles("x", "../etc", ("passwd",))
+
+
+def test_a_first_use_tells_that_it_takes_time(hub: FakeHub) -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+    sink = logger.add(
+        lambda message: told.append((message.record["message"], message.record["extra"])),
+        level="INFO",
+        format="{message}",
+    )
+    try:
+        assert ensure(_MODEL) == find(_MODEL)
+    finally:
+        logger.remove(sink)
+    assert told[0][0] == "a model is being downloaded for its first use"
+    assert told[0][1] == {"model": "small", "megabytes": 0}
+    assert told[-1] == ("model download", {"model": "small", "percent": 100})
 
 
 def test_a_hub_that_cannot_be_reached(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,19 +267,24 @@ def _check_space(directory: Path, needed_bytes: int) -> None:
 
 
 def _log_progress() -> Callable[[Progress], None]:
-    last = 0.0
+    last: float | None = None
 
     def tell(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
-        finished = progress.done_bytes == progress.total_bytes
-        if finished or now - last >= _LOG_EVERY_SECS:
-            last = now
-            logger.info(
-                "model is being downloaded",
+        megabytes = round(progress.total_bytes / 1e6)
+        if last is None:
+            # Whoever has started a bot wonders why it does not begin.
+            logger.warning(
+                "a model is being downloaded for its first use",
                 model=progress.name,
-                percent=round(100 * progress.done_bytes / max(1, progress.total_bytes)),
-                megabytes=round(progress.total_bytes / 1e6),
+                megabytes=megabytes,
             )
+        elif now - last < _LOG_EVERY_SECS and progress.done_bytes < progress.total_bytes:
+            return
+        else:
+            percent = round(100 * progress.done_bytes / max(1, progress.total_bytes))
+            logger.info("model download", model=progress.name, percent=percent)
+        last = now
 
     return tell
