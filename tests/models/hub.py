@@ -25,6 +25,7 @@ class FakeHub:
         cutting: Set when all is sent of an answer that will be cut.
         wrong: Paths of files whose content is sent with one byte changed.
         status: What every request is answered with instead, if it is not 200.
+        redirect_to: The address that files are sent from, if it is another.
         ignores_ranges: Whether a file is always sent from its beginning.
         on_file: Called before a file is sent.
     """
@@ -36,6 +37,7 @@ class FakeHub:
         self.cut_after: int | None = None
         self.wrong: set[str] = set()
         self.status = 200
+        self.redirect_to = ""
         self.ignores_ranges = False
         self.hold = threading.Event()
         self.hold.set()
@@ -105,6 +107,10 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             hub.on_file()
             if self._noted() or self._refused(repo):
                 return None
+            if hub.redirect_to:
+                self.send_response(302)
+                self.send_header("Location", hub.redirect_to + self.path)
+                return self._body(b"")
             content = hub.files[repo].get(path)
             if content is None:
                 return self._send(404, b"")

@@ -119,6 +119,19 @@ async def test_a_hub_that_sends_nothing_is_given_up(hub: FakeHub) -> None:
     assert len(hub.sent) == 5
 
 
+async def test_files_may_come_from_elsewhere_where_the_token_does_not_go(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    with FakeHub(hub.files) as store:
+        hub.redirect_to = store.url
+        store.cut_after = 200_000
+        directory = await pull(_MODEL)
+    assert (directory / "deep/model.bin").read_bytes() == _WEIGHTS
+    assert set(hub.authorizations) == {"Bearer hf_secret"}
+    assert set(store.authorizations) == {None}
+    assert [asked for _, _, asked in store.requests] == [None, None, "bytes=200000-"]
+
+
 async def test_a_hub_without_ranges_begins_anew(hub: FakeHub, tmp_path: Path) -> None:
     hub.ignores_ranges = True
     partial = tmp_path / "models" / _REPO / "deep"
