@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.processor_actor import DEFAULT_HOST, ActorFacts
 
@@ -48,6 +49,8 @@ class AgentSettings:
         supervisor_arguments: Further keyword arguments of its constructor.
         network: How sessions may use other nodes; None if each stays on one. With it hosts and
             supervisors are constructed with `network=Network(...)`.
+        models: How models that sessions share run. If they are not the default, supervisors are
+            constructed with `models=ModelSettings(...)`.
     """
 
     hub_dir: str
@@ -58,6 +61,7 @@ class AgentSettings:
     supervisor: str = "antiphon_actors.supervisor:SupervisorActor"
     supervisor_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkSettings | None = None
+    models: ModelSettings = field(default_factory=ModelSettings)
 
 
 @dataclass(frozen=True, slots=True)

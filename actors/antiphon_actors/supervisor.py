@@ -19,6 +19,8 @@ from antiphon.pipeline.executor import Executor, use_executor
 from antiphon.runner.types import RunnerArguments
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
+from antiphon_actors.models.provider import use_actors_for_models
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
@@ -156,10 +158,19 @@ class SupervisorActor(WatchedActor):
         hub_dir: Directory of the process's Unix socket.
         agent: The node agent, which owns this actor and the processor actors.
         network: The node's place among others; None if sessions stay on one node.
+        models: How the models that sessions use run.
     """
 
-    def __init__(self, hub_dir: str, agent: Any, network: Network | None = None) -> None:
+    def __init__(
+        self,
+        hub_dir: str,
+        agent: Any,
+        network: Network | None = None,
+        models: ModelSettings | None = None,
+    ) -> None:
         super().__init__()
+        self._models = models or ModelSettings()
+        self._using_models = contextlib.ExitStack()
         self._hub_dir = hub_dir
         self._agent = agent
         self._endpoint = Endpoint(f"supervisor-{os.getpid()}", network)
@@ -176,6 +187,9 @@ class SupervisorActor(WatchedActor):
                 console.install("WARNING")
                 prefix = claim_process_prefix()
                 await self._endpoint.start(f"unix://{self._hub_dir}/supervisor-{os.getpid()}.sock")
+                self._using_models = use_actors_for_models(
+                    self._endpoint, self._agent, self._models
+                )
                 # The first call to an actor connects to it, which no session shall wait for.
                 await self._agent.start.remote()
                 context = ray.get_runtime_context()
@@ -242,6 +256,7 @@ class SupervisorActor(WatchedActor):
         """Ends every session and closes the hub."""
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
+        self._using_models.close()
 
     async def _run_to_its_end(
         self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], tasks: Tasks

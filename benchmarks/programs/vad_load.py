@@ -115,7 +115,7 @@ class Driver:
             if numbers < due:
                 lateness.append(now - started - numbers * gap)
             # Not all at once: answers are to be taken meanwhile.
-            for _ in range(min(due - numbers, 16)):
+            for _turn in range(min(due - numbers, 16)):
                 numbers += 1
                 session = numbers % sessions
                 window = audio[(numbers // sessions + 7 * session) % len(audio)]

@@ -236,7 +236,7 @@ async def test_sessions_move_off_an_actor_that_leaves_with_their_state(
     assert await ask(session, 1) == 11
     two = await farm.add(COUNTING)
     farm.tell_members(leaving=[one])
-    await until(lambda: farm.hosts[one].idle)
+    await until(lambda: not farm.hosts[one].report().sessions)
     assert await ask(session, 2) == 13
     assert farm.model(two).seen == [(10, 2)]
     assert client.statistics()["moved"] == 1
@@ -418,7 +418,7 @@ async def test_a_user_that_goes_frees_what_it_has(farm: Farm, models: RemoteMode
     await ask(session, 1)
     assert farm.hosts[name].runner.counts.sessions == 1
     await client.aclose()
-    await until(lambda: farm.hosts[name].idle)
+    await until(lambda: not farm.hosts[name].report().sessions)
 
 
 async def test_a_users_death_frees_what_it_has(farm: Farm, models: RemoteModels) -> None:

@@ -18,6 +18,7 @@ from antiphon.models.model import ModelSpec, SessionState
 from antiphon.models.runner import ModelRunner
 from antiphon_actors.channels import ChannelError, Delivery, Link, OutStream
 from antiphon_actors.models import wire
+from antiphon_actors.models.pools import Report
 from antiphon_actors.models.wire import Kind, Load, Malformed, Member
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.network import Network
@@ -130,6 +131,8 @@ class ModelHost:
         self._users: set[_User] = set()  # bounded by the hub's links and streams
         self._tasks: set[asyncio.Task[None]] = set()
         self._members: tuple[int, bool, tuple[Member, ...]] = (0, False, ())
+        # What the last report went up to: the time, and the counters of which it tells the growth.
+        self._reported: tuple[float, ...] = (time.monotonic(), 0, 0.0, 0.0, 0)
 
     @property
     def uri(self) -> str:
@@ -166,10 +169,31 @@ class ModelHost:
         runner, size = self.runner, self.runner.model.max_batch
         return Load(runner.expected_wait_secs, runner.times.of(size) / size, runner.counts.sessions)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is asked and no session is open."""
-        return not self.runner.unanswered and not self.runner.counts.sessions
+    def report(self) -> Report:
+        """How it was since this was last asked, for the agent."""
+        counts, now = self.runner.counts, time.monotonic()
+        present = (
+            now,
+            counts.queue.count,
+            counts.queue.total,
+            counts.compute.total,
+            counts.refused,
+        )
+        secs, requests, queue_secs, compute_secs, refused = (
+            new - old for new, old in zip(present, self._reported, strict=True)
+        )
+        self._reported = present
+        return Report(
+            queue_secs=max(
+                queue_secs / requests if requests else 0.0, self.runner.longest_wait_secs
+            ),
+            busy=min(compute_secs / secs, 1.0) if secs > 0 else 0.0,
+            refused=int(refused),
+            users=len(self._users),
+            sessions=counts.sessions,
+            unanswered=self.runner.unanswered,
+            batch_secs=self.runner.batch_secs,
+        )
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for tables and metrics."""

@@ -251,6 +251,7 @@ class RemoteModel:
         if sent is not None:
             connection, number = sent
             connection.asked.pop(number, None)
+            self._let_go(connection)
         session = self._sessions.get(request.session) if request.session is not None else None
         if session is not None:
             session.asked.pop(request, None)
@@ -272,6 +273,13 @@ class RemoteModel:
             session.connection = None
             connection.sessions.discard(session)
             connection.send(wire.write_close(session.number))
+            self._let_go(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        """Ends the connection to an actor that is leaving, once nothing of this process is there."""
+        if connection.leaving and not connection.asked and not connection.sessions:
+            self._connections.pop(connection.member.actor_id, None)
+            connection.close()
 
     def _move_on(self, session: _Session) -> None:
         """Moves a session off an actor that is leaving, once that has answered what it has."""
@@ -327,6 +335,7 @@ class RemoteModel:
             connection.leaving = True
             for session in list(connection.sessions):
                 self._move_on(session)
+            self._let_go(connection)
             if not self._ready():
                 self._look_for_actors()
         self._send_waiting()
@@ -342,8 +351,6 @@ class RemoteModel:
             return
         del self._connections[connection.member.actor_id]
         connection.close()
-        if connection.leaving and not connection.asked and not connection.sessions:
-            return  # it has said so
         self._lost.append(connection.member.actor_id)
         self._losses += 1
         logger.warning(

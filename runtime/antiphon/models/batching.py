@@ -164,7 +164,7 @@ class Batcher:
             None if it was taken; for one that is refused, after how many seconds another attempt makes
             sense.
         """
-        wait = self._wait_secs(now)
+        wait = self.expected_wait_secs(now)
         if self._queued >= self.limits.max_queued or now + wait > request.deadline:
             return max(wait, _LEAST_RETRY_SECS)
         gap = now - self._last_arrival
@@ -280,9 +280,22 @@ class Batcher:
         """How many are worked on."""
         return len(self._running)
 
+    def longest_wait_secs(self, now: float) -> float:
+        """How long the first of those in line has been waiting; 0 if nobody is."""
+        return now - next(iter(self._oldest_group())).arrived if self._groups else 0.0
+
+    def batch_secs(self, now: float) -> float:
+        """How long the present batch has been worked on; 0 if there is none."""
+        return now - self._started if self._running else 0.0
+
     def expected_wait_secs(self, now: float) -> float:
-        """How long a request that came now would wait for its answer, as far as is known."""
-        return self._wait_secs(now)
+        """From now until a further request would be answered, if all are worked on in full batches."""
+        ahead = self._queued + 1
+        batches = -(-ahead // self.limits.max_batch)
+        secs = self.times.fixed * batches + self.times.each * ahead
+        if self._running:
+            secs += max(self.times.of(len(self._running)) - (now - self._started), 0.0)
+        return secs
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -339,12 +352,3 @@ class Batcher:
         pays_until = self._last_arrival + self.times.fixed / len(group)
         in_time = oldest.deadline - self.times.of(len(group) + 1)
         return min(oldest.arrived + self.limits.longest_wait_secs, pays_until, in_time)
-
-    def _wait_secs(self, now: float) -> float:
-        """From now until another request would be answered, if all are worked on in full batches."""
-        ahead = self._queued + 1
-        batches = -(-ahead // self.limits.max_batch)
-        secs = self.times.fixed * batches + self.times.each * ahead
-        if self._running:
-            secs += max(self.times.of(len(self._running)) - (now - self._started), 0.0)
-        return secs

@@ -109,6 +109,16 @@ class ModelRunner:
         return self._batcher.times
 
     @property
+    def longest_wait_secs(self) -> float:
+        """How long the first of those that wait has been waiting; 0 if nobody is."""
+        return self._batcher.longest_wait_secs(time.monotonic())
+
+    @property
+    def batch_secs(self) -> float:
+        """How long the present batch has been worked on; 0 if there is none."""
+        return self._batcher.batch_secs(time.monotonic())
+
+    @property
     def unanswered(self) -> int:
         """Requests that wait or are worked on."""
         return self._batcher.queued + self._batcher.running
