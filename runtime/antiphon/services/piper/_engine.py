@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from antiphon.errors import ConfigError
+from antiphon.models import threads
 from antiphon.models.model import Item, Model
 from antiphon.services.piper._names import voice_path
 
@@ -62,14 +62,13 @@ class Piper(Model):
     Args:
         voice: The name of a published voice, or the path of an ``.onnx`` file.
         use_cuda: Whether to compute on an NVIDIA GPU.
-        cpu_threads: How many sentences are made at the same time; 0 for what ``OMP_NUM_THREADS`` says, or
-            one per core.
+        cpu_threads: How many sentences are made at the same time; 0 as in `antiphon.models.threads`.
     """
 
     def __init__(self, *, voice: str, use_cuda: bool = False, cpu_threads: int = 0) -> None:
         self._name = voice
         self._use_cuda = use_cuda
-        self.max_batch = cpu_threads or _threads()
+        self.max_batch = threads.cpu_threads(cpu_threads)
         self._voice: PiperVoice | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._counts = {"sentences": 0.0, "audio_secs": 0.0, "broken_off": 0.0}
@@ -198,11 +197,6 @@ class Piper(Model):
                 f"the Piper voice {self._name} has no speaker {speaker!r}, but {known}"
             )
         return number
-
-
-def _threads() -> int:
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
 
 
 class _Stoppable:

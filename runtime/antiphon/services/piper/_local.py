@@ -79,7 +79,8 @@ class LocalPiperTTSService(TTSService):
             params: How to speak.
             use_cuda: Whether to compute on an NVIDIA GPU; that needs ``onnxruntime-gpu``.
             cpu_threads: How many sentences, of all sessions, are made at the same time; 0 for what
-                ``OMP_NUM_THREADS`` says, or one per core.
+                ``OMP_NUM_THREADS`` says, or one per core. In an actor without reserved CPUs Ray sets
+                it to 1.
             **kwargs: Passed on to ``TTSService``.
 
         Raises:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.errors import ConfigError
+from antiphon.models import threads
 from antiphon.models.model import Item, Model
 from antiphon.services.whisper._names import whisper_directory
 from antiphon.services.whisper._windows import (
@@ -76,7 +77,7 @@ class Whisper(Model):
         model: A size, a repository of the hub, or a folder; see `whisper_directory`.
         device: ``cpu``, ``cuda``, or ``auto`` for the GPU if there is one.
         compute_type: How CTranslate2 computes: ``default``, ``int8``, ``float16``, ...
-        cpu_threads: How many threads on a CPU; 0 for what ``OMP_NUM_THREADS`` says, or at most 4.
+        cpu_threads: How many threads on a CPU; 0 as in `antiphon.models.threads`.
     """
 
     max_batch = 16
@@ -120,7 +121,7 @@ class Whisper(Model):
                 str(directory),
                 device=self._device,
                 compute_type=self._compute_type,
-                cpu_threads=self._cpu_threads,
+                cpu_threads=threads.cpu_threads(self._cpu_threads),
             )
         except (RuntimeError, ValueError) as error:
             raise ConfigError(

@@ -92,7 +92,8 @@ class WhisperSTTService(SegmentedSTTService):
             interim_results: Push InterimTranscriptionFrames while the user speaks. Everything said so
                 far is transcribed again and again, so this takes several times the work; if the model
                 does not keep up, they end by themselves.
-            cpu_threads: Threads of the model on a CPU; 0 for what ``OMP_NUM_THREADS`` says, or at most 4.
+            cpu_threads: Threads of the model on a CPU; 0 for what ``OMP_NUM_THREADS`` says, or one per
+                core. In an actor without reserved CPUs Ray sets it to 1.
             **kwargs: Passed on to ``SegmentedSTTService``.
 
         Raises:
