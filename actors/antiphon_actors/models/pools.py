@@ -206,12 +206,14 @@ class ModelPools:
         if pool.failures >= self._settings.failures_to_open and now < pool.retry_at:
             return request.number, [self._refuse_broken(pool, request, now)]
         pool.waiting.append(request)
-        actions = [*self._answer(pool), *self._start_needed(now)]
-        if request in pool.waiting and not pool.of(State.STARTING) and now >= pool.retry_at:
-            pool.waiting.remove(request)
-            reason = f"the node has its {self._settings.max_actors} actors with models"
-            actions.append(RefuseModel(request.number, reason, True, 1.0))
-        return request.number, actions
+        actions = self._answer(pool)
+        if request in pool.waiting and not pool.of(State.STARTING):
+            actions += self._make_room()
+            if self.actors >= self._settings.max_actors:
+                pool.waiting.remove(request)
+                reason = f"the node has its {self._settings.max_actors} actors with models"
+                actions.append(RefuseModel(request.number, reason, True, 1.0))
+        return request.number, actions + self._start_needed(now)
 
     def cancel(self, request: int) -> None:
         """Who asked does not wait any more."""
@@ -382,6 +384,17 @@ class ModelPools:
         if pool.kept or pool.waiting or pool.of(State.STARTING):
             return False
         return not any(each.report and each.report.users for each in pool.replicas.values())
+
+    def _make_room(self) -> list[Action]:
+        """Ends a model that nobody uses, if the node is full: the one that was used the longest ago."""
+        if self.actors < self._settings.max_actors:
+            return []
+        unused = [pool for pool in self._pools.values() if pool.replicas and self._unused(pool)]
+        if not unused:
+            return []
+        victim = min(unused, key=lambda pool: pool.used_at)
+        del self._pools[victim.model]
+        return [KillReplica(actor, "its place is needed") for actor in victim.replicas]
 
     def _answer(self, pool: _Pool) -> list[Action]:
         """Answers those for whom there is an actor."""

@@ -165,7 +165,7 @@ class ModelRunner:
         if batch:
             for request in batch:
                 self.counts.queue.add(now - request.arrived)
-            running: asyncio.Future[tuple[float, Sequence[Any]]]
+            running: asyncio.Future[tuple[float, list[Any]]]
             if self.model.quick:
                 running = self._loop.create_future()
                 running.set_result(self._run(batch))
@@ -187,7 +187,7 @@ class ModelRunner:
             self._look = None
         self._looks_soon = False
 
-    def _finished(self, running: asyncio.Future[tuple[float, Sequence[Any]]]) -> None:
+    def _finished(self, running: asyncio.Future[tuple[float, list[Any]]]) -> None:
         """The thread has done its batch."""
         secs, results = running.result()
         now = time.monotonic()
@@ -241,15 +241,27 @@ class ModelRunner:
                 f"{self.name} cannot be loaded: {type(error).__name__}: {error}", provider=self.name
             ) from error
 
-    def _run(self, batch: list[Request]) -> tuple[float, Sequence[Any]]:
+    def _run(self, batch: list[Request]) -> tuple[float, list[Any]]:
+        """Works on a batch; returns how long that took, and the results."""
         started = time.perf_counter()
-        results: Sequence[Any]
-        try:
-            for request in batch:
-                session = request.session
-                if session is not None and session.state is None and session.exported is not None:
+        failed: dict[Request, Exception] = {}
+        for request in batch:
+            session = request.session
+            if session is not None and session.state is None and session.exported is not None:
+                try:
                     session.state = self.model.import_state(session.exported)
-            results = self.model.run_batch(batch)
+                except Exception as error:  # noqa: BLE001 - that session's alone
+                    failed[request] = error
+        todo = [request for request in batch if request not in failed] if failed else batch
+        results = self._results(todo) if todo else []
+        if failed:
+            found = iter(results)
+            results = [failed[each] if each in failed else next(found) for each in batch]
+        return time.perf_counter() - started, results
+
+    def _results(self, batch: list[Request]) -> list[Any]:
+        try:
+            results = list(self.model.run_batch(batch))
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for a batch of {len(batch)}")
             if self._export:
@@ -258,8 +270,8 @@ class ModelRunner:
                         request.exported = self.model.export_state(request.session.state)
         except Exception as error:  # noqa: BLE001 - whatever the model raises, its users get
             logger.opt(exception=error).error("model failed", model=self.name, size=len(batch))
-            results = [error] * len(batch)
-        return time.perf_counter() - started, results
+            return [error] * len(batch)
+        return results
 
     def _free(self) -> None:
         try:

@@ -113,6 +113,7 @@ class BaseInputTransport(FrameProcessor):
             await self._params.vad_analyzer.connect_model()
         if self._params.turn_analyzer is not None:
             self._params.turn_analyzer.set_sample_rate(self._sample_rate)
+            await self._params.turn_analyzer.connect_model()
         await self._push_speech_control()
         if self._params.audio_in_filter is not None:
             await self._params.audio_in_filter.start(self._sample_rate)
@@ -188,19 +189,21 @@ class BaseInputTransport(FrameProcessor):
         """Ends the audio task, if the pipeline ended without an end frame."""
         await super().cleanup()
         await self._cancel_audio_task()
-        await self._disconnect_vad()
+        await self._disconnect_models()
 
     # -- inside --------------------------------------------------------------------------------
 
     async def _end(self) -> None:
         await self._cancel_audio_task()
-        await self._disconnect_vad()
+        await self._disconnect_models()
         if self._params.audio_in_filter is not None:
             await self._params.audio_in_filter.stop()
 
-    async def _disconnect_vad(self) -> None:
+    async def _disconnect_models(self) -> None:
         if self._params.vad_analyzer is not None:
             await self._params.vad_analyzer.disconnect_model()
+        if self._params.turn_analyzer is not None:
+            await self._params.turn_analyzer.disconnect_model()
 
     async def _push_speech_control(self) -> None:
         vad, turn = self._params.vad_analyzer, self._params.turn_analyzer
