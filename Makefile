@@ -21,11 +21,12 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test check lint types contracts redis bench soak lock clean
+.PHONY: help setup compile demo test test-models check lint types contracts redis bench soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
 	@echo "make test     set up, then lint, types, import contracts and all tests"
+	@echo "make test-models  a real Whisper and a real Piper voice, downloaded from their hub"
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
 	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
@@ -80,6 +81,10 @@ test: check redis
 # Without one, the tests that need it are skipped, except in continuous integration.
 redis:
 	@scripts/get_redis.sh || echo "test: without a Redis server, some tests will be skipped" >&2
+# Which ones: ANTIPHON_TEST_WHISPER=base ANTIPHON_TEST_VOICE=en_US-lessac-medium make test-models
+test-models: setup
+	@echo "test-models: downloading what is not here (100 MB), and listening to it"
+	ANTIPHON_TEST_MODELS=1 $(BIN)/python -m pytest -s tests/models/test_real_models.py $(ARGS)
 
 check: lint types contracts
 
@@ -105,8 +110,8 @@ soak: setup
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 # All but those whose packages depend on what the machine has.
-LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai pocketsphinx \
-	redis remote-smart-turn sentry silero soundfile websocket
+LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai piper pocketsphinx \
+	redis remote-smart-turn sentry silero soundfile websocket whisper
 
 # Written for every platform and every Python from 3.11 on, with hashes, naming no index.
 lock:

@@ -22,7 +22,7 @@ _SOURCE_ROOTS = {"antiphon": _ROOT / "runtime", "antiphon_actors": _ROOT / "acto
 # Ours, and what only type checkers see.
 _IMPORTABLE = {*_SOURCE_ROOTS, "_typeshed"}
 # Their packages depend on what the machine has.
-_UNLOCKED_EXTRAS = {"local-smart-turn"}
+_UNLOCKED_EXTRAS = {"local-smart-turn", "mlx-whisper"}
 _NOT_OURS = {".git", ".venv", ".hypothesis", "__pycache__", "out", "build", "dist"}
 _MAX_MODULE_LINES = 700
 
@@ -33,13 +33,18 @@ _FORBIDDEN = re.compile(
 
 # What a bot's process must not pay for until a service starts.
 _HEAVY = [
+    "ctranslate2",
     "elevenlabs",
+    "faster_whisper",
     "google.genai",
     "grpc",
+    "huggingface_hub",
     "matplotlib",
+    "mlx_whisper",
     "nltk",
     "onnxruntime",
     "openai",
+    "piper",
     "pocketsphinx",
     "ray",
     "scipy",

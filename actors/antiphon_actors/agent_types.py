@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.processor_actor import DEFAULT_HOST, ActorFacts
 from antiphon_actors.session.network import Network
@@ -51,6 +52,8 @@ class AgentSettings:
             supervisors are constructed with `network=Network(...)`.
         detached: The agent outlives the job that made it, and so do those it makes on other nodes;
             see `create_agent`.
+        models: How models that sessions share run. If they are not the default, supervisors are
+            constructed with `models=ModelSettings(...)`.
     """
 
     hub_dir: str
@@ -62,6 +65,7 @@ class AgentSettings:
     supervisor_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkSettings | None = None
     detached: bool = False
+    models: ModelSettings = field(default_factory=ModelSettings)
 
 
 @dataclass(frozen=True, slots=True)

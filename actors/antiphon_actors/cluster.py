@@ -56,8 +56,9 @@ class ClusterSettings:
 
     Attributes:
         num_cpus: CPUs Ray may hand out; None for those of the machine.
-        resources: Custom resources of the node.
-        further_nodes: Custom resources of each further node. They are on this machine too, to try out
+        resources: Custom resources of the node, and `num_gpus` if Ray shall take it for one with so many,
+            whatever it has.
+        further_nodes: The same of each further node. They are on this machine too, to try out
             what happens across nodes.
         dashboard: Run Ray's API server and its agent: jobs, the dashboard page and Ray's own metrics
             need them. Costs about 400 MB and seconds.

@@ -34,6 +34,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+models_app = typer.Typer(
+    help="Show and download the files of models that run on one's own machines.",
+    no_args_is_help=True,
+)
+app.add_typer(models_app, name="models")
 
 
 @app.command()
@@ -147,6 +152,38 @@ def doctor() -> None:
     from antiphon_actors.doctor import examine
 
     raise typer.Exit(examine(Console(highlight=False)))
+
+
+@models_app.command("pull")
+def models_pull(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Whisper models (tiny, large-v3, owner/name, ...) and Piper voices "
+            "(en_US-lessac-medium, ...).",
+        ),
+    ],
+) -> None:
+    """Download models, so that their first use does not have to.
+
+    To ANTIPHON_MODELS, or ~/.cache/antiphon/models. Goes on where an earlier download broke off.
+    """
+    from antiphon_actors.models_command import pull_models
+
+    run_command(pull_models(names, err))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Show the models that are on this machine."""
+    from antiphon_actors.models_command import installed_models, models_table
+
+    found = installed_models()
+    if found:
+        Console().print(models_table(found))
+    else:
+        err.print("no models are here: `antiphon models pull NAME` downloads one", soft_wrap=True)
 
 
 @app.command(

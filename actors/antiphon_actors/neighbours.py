@@ -22,6 +22,8 @@ from antiphon_actors import ray_internal
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.channels.errors import CredentialsError
 from antiphon_actors.errors import NoActorError
+from antiphon_actors.models.specs import ModelWanted
+from antiphon_actors.models.wire import Member
 from antiphon_actors.pool_types import is_part
 
 T = TypeVar("T")
@@ -157,6 +159,32 @@ class Neighbours:
             raise
         return [places[number] for number in range(len(wanted))]
 
+    async def acquire_model(self, wanted: ModelWanted, avoid: Sequence[str]) -> list[Member] | None:
+        """The actors of a model on another node, if this one could never have them; None if it could.
+
+        Raises:
+            NoActorError: No node could, or none of those has one.
+        """
+        want = ActorWanted(wanted.name, resources=dict(wanted.resources))
+        if not await self._foreign([want]):
+            return None
+        asked = ", ".join(f"{name}={amount:g}" for name, amount in wanted.resources)
+        refusal = NoActorError(f"no node of the cluster has {asked}")
+        for node in await self._others([want]):
+            try:
+                agent = await self._agent(node.node_id)
+                found: list[Member] = await agent.acquire_model.remote(wanted, avoid)
+            except RayError as error:
+                cause = _cause(error)
+                if isinstance(cause, NoActorError):
+                    refusal = cause
+                    continue
+                self._agents.pop(node.node_id, None)
+                logger.warning("no model on a node", node_id=node.node_id, error=str(error))
+            else:
+                return found
+        raise refusal
+
     async def attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
         """Passes specs on to the actors in which a session has its places, on whatever node."""
         by_node: dict[str, list[int]] = {}
@@ -241,6 +269,15 @@ class Neighbours:
         me = next((node for node in nodes if node.node_id == self._here), None)
         return [number for number in asking if me and not me.could_serve(wanted[number])]
 
+    async def _others(self, wanted: Sequence[ActorWanted]) -> list[Node]:
+        """Other nodes that could fulfil all wishes, those that are in use first."""
+        others = [
+            node
+            for node in await asyncio.to_thread(self._nodes)
+            if node.node_id != self._here and all(node.could_serve(want) for want in wanted)
+        ]
+        return sorted(others, key=lambda node: node.node_id not in self._agents)
+
     async def _from_others(
         self,
         session_id: str,
@@ -249,13 +286,7 @@ class Neighbours:
         refusal: NoActorError,
     ) -> list[ActorPlace]:
         """Asks other nodes, those that are in use first; the last refusal counts."""
-        others = [
-            node
-            for node in await asyncio.to_thread(self._nodes)
-            if node.node_id != self._here and all(node.could_serve(want) for want in wanted)
-        ]
-        others.sort(key=lambda node: node.node_id not in self._agents)
-        for node in others:
+        for node in await self._others(wanted):
             asking = self._spawn(self._acquire_there(node.node_id, session_id, wanted, avoid))
             try:
                 found: list[ActorPlace] = await asyncio.shield(asking)

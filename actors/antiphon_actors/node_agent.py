@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from loguru import logger
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from antiphon.errors import AntiphonError, PlacementError
 from antiphon_actors.agent_types import (
@@ -35,6 +35,10 @@ from antiphon_actors.agent_types import (
 )
 from antiphon_actors.channels import CredentialsError
 from antiphon_actors.errors import NoActorError
+from antiphon_actors.models.agent_models import AgentModels
+from antiphon_actors.models.settings import ModelSettings
+from antiphon_actors.models.specs import ModelWanted
+from antiphon_actors.models.wire import Member
 from antiphon_actors.pool_types import (
     Action,
     Grant,
@@ -53,7 +57,9 @@ from antiphon_actors.processor_actor import (
     ProcessorActor,
     WatchedActor,
     actor_options,
+    reason_of,
     remote_class,
+    until_gone,
 )
 from antiphon_actors.ray_internal import WorkerPrestarter, actor_id_of
 from antiphon_actors.warm_workers import KEEP_ALIVE_SECS, WarmWorkers
@@ -61,6 +67,7 @@ from antiphon_actors.warm_workers import KEEP_ALIVE_SECS, WarmWorkers
 if TYPE_CHECKING:
     from antiphon_actors.issuer import Certified
     from antiphon_actors.node_network import NodeNetwork
+    from antiphon_actors.session.network import Network
 
 KEPT_DEATHS = 1024
 # How long an actor may take to close its sockets before it is killed anyway.
@@ -104,6 +111,7 @@ class NodeAgent(WatchedActor):
         self._hub_dir = settings.hub_dir
         self._across: NodeNetwork | None = None
         self._classes: dict[Role, Any] = {}
+        self._models = AgentModels(settings.models, self._models_elsewhere)
 
     async def start(self) -> ActorFacts:
         """Begins to fill the reserve; later calls only answer.
@@ -206,6 +214,19 @@ class NodeAgent(WatchedActor):
         want = Want(PoolKey.of(Role.SUPERVISOR, kind, resources), Mode(mode))
         return (await self._lease(session_id, [want], avoid))[0]
 
+    async def acquire_model(self, wanted: ModelWanted, avoid: Sequence[str] = ()) -> list[Member]:
+        """Gives a process the actors of a model, after the first of them is ready.
+
+        Args:
+            wanted: The model.
+            avoid: Ids of actors that the process has lost.
+
+        Raises:
+            NoActorError: There is none to be had, and why.
+        """
+        self._ensure_started()
+        return await self._models.acquire(wanted, avoid)
+
     async def release(self, session_id: str) -> None:
         """Frees all places of a session and of its parts ("ID/..."); unknown ones are ignored.
 
@@ -280,6 +301,8 @@ class NodeAgent(WatchedActor):
             **self._pools.statistics(time.monotonic()),
             "prestart_refused": self._workers.refused,
             "deaths": self._death_count,
+            "models": self._models.statistics(),
+            "model_processes": self._models.processes(),
             "network": self._across.statistics() if self._across is not None else None,
             "processes": [
                 {
@@ -297,6 +320,7 @@ class NodeAgent(WatchedActor):
         """Kills all actors of the agent and waits for their end; the agent itself stays."""
         self._perform(self._pools.close("the node agent is shutting down"))
         elsewhere = asyncio.ensure_future(self._leave_network(wait_secs))
+        models = asyncio.ensure_future(self._models.shutdown(wait_secs))
         ending = [task for task in self._tasks if task.get_name().startswith("end")]
         watches = [entry.watch for entry in self._running.values() if entry.watch is not None]
         if ending or watches:
@@ -307,7 +331,7 @@ class NodeAgent(WatchedActor):
             await asyncio.wait(self._tasks, timeout=wait_secs)
         for number in list(self._running):
             self._forget(number, kill=True)
-        await elsewhere
+        await asyncio.gather(elsewhere, models)
         if self._hub_dir and not self._settings.hub_dir:
             await asyncio.to_thread(shutil.rmtree, self._hub_dir, ignore_errors=True)
         await self._workers.aclose()
@@ -412,7 +436,7 @@ class NodeAgent(WatchedActor):
             if not self._pools.knows(action.actor):
                 # Given up meanwhile.
                 return
-            reason = _reason(error) or f"not ready after {self._settings.start_deadline_secs:g} s"
+            reason = reason_of(error) or f"not ready after {self._settings.start_deadline_secs:g} s"
             logger.warning("an actor did not start", role=str(action.role), error=reason)
             self._perform(self._pools.start_failed(action.actor, reason, time.monotonic()))
             return
@@ -424,14 +448,18 @@ class NodeAgent(WatchedActor):
     def _create(self, action: StartActor) -> Any:
         options = actor_options(self._node_id, dict(action.resources))
         settings = self._settings
-        network = {"network": self._across.network} if self._across is not None else {}
+        me = ray.get_runtime_context().current_actor
+        network: dict[str, Any] = {}
+        if self._across is not None:
+            network["network"] = self._across.network
+        if settings.models != ModelSettings():
+            network["models"] = settings.models
         if action.role is Role.PROCESSOR:
             return (
                 self._class_of(action.role)
                 .options(**options)
-                .remote(self._hub_dir, settings.host, **network)
+                .remote(self._hub_dir, settings.host, agent=me, **network)
             )
-        me = ray.get_runtime_context().current_actor
         return (
             self._class_of(action.role)
             .options(**options)
@@ -449,17 +477,7 @@ class NodeAgent(WatchedActor):
 
     async def _watch(self, number: int, running: _Running) -> None:
         """Waits for an actor's death; the pending call fails within about 10 ms of it."""
-        while True:
-            try:
-                await running.handle.ctl_closed.remote()
-                reason = "it left its watch"
-            except ActorUnavailableError:
-                # Not known to be dead: ask again.
-                await asyncio.sleep(0.1)
-                continue
-            except RayError as error:
-                reason = _reason(error)
-            break
+        reason = await until_gone(running.handle)
         self._perform(self._pools.died(number, reason, time.monotonic()))
         self._forget(number, kill=False)
 
@@ -528,6 +546,7 @@ class NodeAgent(WatchedActor):
                 ),
             )
         self._node_id = node_id
+        self._models.start(node_id, self._hub_dir, self._ready_for_processes)
         _ = self._spawn(self._keep_time(), "clock")
         _ = self._spawn(self._workers.keep(lambda: self._pools.starting > 0), "workers")
 
@@ -541,6 +560,20 @@ class NodeAgent(WatchedActor):
             pause = max(due - time.monotonic(), 0.001) if due is not None else None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._clock_news.wait(), pause)
+
+    async def _ready_for_processes(self) -> Network | None:
+        """Waits until processes that start now find what they need; the node's place among others."""
+        if self._across is None:
+            return None
+        await self._across.ready()
+        return self._across.network
+
+    async def _models_elsewhere(
+        self, wanted: ModelWanted, avoid: Sequence[str]
+    ) -> list[Member] | None:
+        if self._across is None or not wanted.resources:
+            return None
+        return await self._across.acquire_model(wanted, avoid)
 
     async def _leave_network(self, wait_secs: float) -> None:
         if self._across is not None:
@@ -585,11 +618,5 @@ def _portable(error: BaseException | None) -> BaseException | None:
         return PlacementError(f"the actor failed: {type(cause).__name__}: {cause}")
     if isinstance(error, RayError):
         what = "is gone" if isinstance(error, RayActorError) else "failed"
-        return PlacementError(f"the actor {what}: {_reason(error)}")
+        return PlacementError(f"the actor {what}: {reason_of(error)}")
     return error
-
-
-def _reason(error: BaseException) -> str:
-    """Returns what Ray's long messages say in their last line, without its guesses at causes."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].partition(" Some common causes")[0] if lines else ""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from antiphon_actors import ray_internal
-from antiphon_actors.agent_types import AgentSettings, NetworkSettings
+from antiphon_actors.agent_types import ActorWanted, AgentSettings, NetworkSettings
 from antiphon_actors.channels.errors import CredentialsError
+from antiphon_actors.errors import NoActorError
 from antiphon_actors.issuer import Certified, Issuer, NodeCertificate
+from antiphon_actors.models.specs import ModelWanted
+from antiphon_actors.models.wire import Member
 from antiphon_actors.neighbours import AcquireHere, AttachHere, Neighbours, living_nodes
 from antiphon_actors.session.network import Network
 
@@ -114,6 +118,26 @@ class NodeNetwork:
             return self._issuer.certify(node_id, host, public_key_pem)
         except ValueError as error:
             raise CredentialsError(f"no certificate for node {node_id}: {error}") from error
+
+    async def acquire_model(self, wanted: ModelWanted, avoid: Sequence[str]) -> list[Member] | None:
+        """The actors of a model on another node, if this one could never have them; None if it could.
+
+        Raises:
+            NoActorError: No node could, or the one that could has no room.
+        """
+        if self.neighbours is not None:
+            return await self.neighbours.acquire_model(wanted, avoid)
+        want = ActorWanted(wanted.name, resources=dict(wanted.resources))
+        nodes = await asyncio.to_thread(living_nodes)
+        if any(node.node_id == self.network.node and node.could_serve(want) for node in nodes):
+            return None
+        try:
+            found: list[Member] = await self._cluster.first.acquire_model.remote(wanted, avoid)
+        except RayTaskError as error:
+            if isinstance(error.cause, NoActorError):
+                raise error.cause from None
+            raise
+        return found
 
     def statistics(self) -> dict[str, object]:
         """Facts for tables."""

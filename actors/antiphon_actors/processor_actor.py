@@ -14,14 +14,19 @@ import importlib
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from antiphon_actors.session import console
 from antiphon_actors.session.network import Network
+
+if TYPE_CHECKING:
+    from antiphon_actors.models.settings import ModelSettings
 
 CONTROL_GROUP = "ctl"
 # One call is the owner's watch, the rest are health checks and statistics.
@@ -132,6 +137,25 @@ def remote_class(actor_class: type[WatchedActor]) -> Any:
     return ray.remote(concurrency_groups={CONTROL_GROUP: CONTROL_CONCURRENCY})(actor_class)
 
 
+async def until_gone(handle: Any) -> str:
+    """Waits for the death of a watched actor, known within about 10 ms; returns what Ray says of it."""
+    while True:
+        try:
+            await handle.ctl_closed.remote()
+            return "it left its watch"
+        except ActorUnavailableError:
+            # Not known to be dead: ask again.
+            await asyncio.sleep(0.1)
+        except RayError as error:
+            return reason_of(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """What Ray's long messages say in their last line, without its guesses at causes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].partition(" Some common causes")[0] if lines else ""
+
+
 def actor_options(node_id: str, resources: Mapping[str, float]) -> dict[str, Any]:
     """Returns the Ray options of an actor of ours on one node.
 
@@ -157,10 +181,17 @@ class ProcessorActor(WatchedActor):
         hub_dir: Directory of the host's Unix sockets.
         host: "module:Class" of the host.
         network: The node's place among others; None if sessions stay on one node.
+        agent: The node agent, from which the processors get their models; None if they have them here.
+        models: How those run.
     """
 
     def __init__(
-        self, hub_dir: str, host: str = DEFAULT_HOST, network: Network | None = None
+        self,
+        hub_dir: str,
+        host: str = DEFAULT_HOST,
+        network: Network | None = None,
+        agent: Any = None,
+        models: ModelSettings | None = None,
     ) -> None:
         super().__init__()
         self._hub_dir = hub_dir
@@ -169,6 +200,9 @@ class ProcessorActor(WatchedActor):
         self._host: Host | None = None
         self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
+        self._agent = agent
+        self._models = models
+        self._using_models = ExitStack()
 
     async def start(self) -> ActorFacts:
         """Imports and starts the host; later calls return the same facts."""
@@ -186,6 +220,14 @@ class ProcessorActor(WatchedActor):
                     prefix=int(getattr(self._host, "prefix", 0)),
                     node_id=ray.get_runtime_context().get_node_id(),
                 )
+                endpoint = getattr(self._host, "endpoint", None)
+                if self._agent is not None and endpoint is not None:
+                    # Here, because what it imports uses this module.
+                    from antiphon_actors.models.provider import use_actors_for_models
+                    from antiphon_actors.models.settings import ModelSettings
+
+                    settings = self._models or ModelSettings()
+                    self._using_models = use_actors_for_models(endpoint, self._agent, settings)
             return self._facts
 
     async def attach(self, spec: Any) -> Any:
@@ -201,6 +243,7 @@ class ProcessorActor(WatchedActor):
         host, self._host = self._host, None
         if host is not None:
             await host.aclose()
+        self._using_models.close()
 
     def statistics(self) -> dict[str, Any]:
         """Numbers of the host."""

@@ -142,6 +142,11 @@ class ProcessorHost:
         """Where other processes reach this one."""
         return self._endpoint.uri
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The process's hub."""
+        return self._endpoint
+
     async def start(self) -> str:
         """Opens the host and returns its hub's URI."""
         self.prefix = claim_process_prefix()

@@ -504,11 +504,11 @@ def _start_node(config: dict[str, Any]) -> dict[str, object]:
         node = Head(
             _private("ray._private.parameter").RayParams(
                 gcs_server_port=0,
-                resources=config["resources"],
                 include_dashboard=config["dashboard"],
                 dashboard_host=LOOPBACK,
                 dashboard_port=_free_port() if config["dashboard"] else None,
                 no_monitor=True,
+                **_resources(config["resources"]),
                 **common,
             ),
             head=True,
@@ -537,13 +537,20 @@ def _start_further_node(
         _private("ray._private.parameter").RayParams(
             gcs_address=gcs_address,
             node_manager_port=0,
-            resources=resources,
+            **_resources(resources),
             **_node_parameters(config),
         ),
         head=False,
         shutdown_at_exit=False,
         spawn_reaper=False,
     )
+
+
+def _resources(resources: dict[str, float]) -> dict[str, Any]:
+    """Custom resources of a node, and its GPUs, which Ray names apart; as many as are said to be there."""
+    custom = dict(resources)
+    gpus = custom.pop("num_gpus", None)
+    return {"resources": custom, "num_gpus": gpus if gpus is None else int(gpus)}
 
 
 def _node_parameters(config: dict[str, Any]) -> dict[str, Any]:
@@ -620,7 +627,7 @@ def _start_with_driver(config: dict[str, Any]) -> dict[str, object]:
     context = _private("ray").init(
         address="local",
         num_cpus=config["num_cpus"],
-        resources=config["resources"],
+        **_resources(config["resources"]),
         object_store_memory=config["object_store_bytes"],
         include_dashboard=config["dashboard"],
         dashboard_host=LOOPBACK,

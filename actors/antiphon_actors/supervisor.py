@@ -25,6 +25,8 @@ from antiphon_actors.checkpoints.open_store import open_store
 from antiphon_actors.checkpoints.session import KeptSession
 from antiphon_actors.checkpoints.store import CheckpointStore
 from antiphon_actors.errors import SessionLostError
+from antiphon_actors.models.provider import use_actors_for_models
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
@@ -208,6 +210,7 @@ class SupervisorActor(WatchedActor):
         network: The node's place among others; None if sessions stay on one node.
         store: Where sessions are saved, or its name (`open_store`); None for what the environment
             says.
+        models: How the models that sessions use run.
     """
 
     def __init__(
@@ -216,8 +219,11 @@ class SupervisorActor(WatchedActor):
         agent: Any,
         network: Network | None = None,
         store: CheckpointStore | str | None = None,
+        models: ModelSettings | None = None,
     ) -> None:
         super().__init__()
+        self._models = models or ModelSettings()
+        self._using_models = contextlib.ExitStack()
         self._hub_dir = hub_dir
         self._agent = agent
         self._endpoint = Endpoint(f"supervisor-{os.getpid()}", network)
@@ -235,6 +241,9 @@ class SupervisorActor(WatchedActor):
                 console.install("WARNING")
                 prefix = claim_process_prefix()
                 await self._endpoint.start(f"unix://{self._hub_dir}/supervisor-{os.getpid()}.sock")
+                self._using_models = use_actors_for_models(
+                    self._endpoint, self._agent, self._models
+                )
                 # The first call to an actor connects to it, which no session shall wait for.
                 await self._agent.start.remote()
                 context = ray.get_runtime_context()
@@ -356,6 +365,7 @@ class SupervisorActor(WatchedActor):
         """Ends every session and closes the hub."""
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
+        self._using_models.close()
         if isinstance(self._store, CheckpointStore):
             await self._store.aclose()
 

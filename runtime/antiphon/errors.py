@@ -66,5 +66,12 @@ class OverloadedError(ServiceError):
         return _overloaded, (str(self), self.retry_after, self.provider)
 
 
+class DeadlineExceededError(ServiceError, TimeoutError):
+    """A request was not answered within the time that its caller had given it."""
+
+    def __init__(self, message: str, *, provider: str | None = None) -> None:
+        super().__init__(message, retryable=True, provider=provider)
+
+
 def _overloaded(message: str, retry_after: float, provider: str | None) -> OverloadedError:
     return OverloadedError(message, retry_after=retry_after, provider=provider)

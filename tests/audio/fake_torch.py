@@ -130,10 +130,10 @@ class Classifier(PreTrained):
     """The first model: complete if the audio is loud at its end."""
 
     def forward(self, input_features: Any, attention_mask: Any) -> Any:
-        assert input_features.shape == (1, 800, 160)
-        assert attention_mask.shape == (1, 800)
-        level = float(np.abs(input_features).max())
-        return types.SimpleNamespace(logits=tensor([[0.5, level]]))
+        assert input_features.shape[1:] == (800, 160)
+        assert attention_mask.shape == input_features.shape[:2]
+        levels = np.abs(input_features).max(axis=(1, 2))
+        return types.SimpleNamespace(logits=tensor([[0.5, float(level)] for level in levels]))
 
 
 class Extractor:
@@ -143,27 +143,25 @@ class Extractor:
     def from_pretrained(cls, path: str) -> Extractor:
         return cls()
 
-    def __call__(self, audio: Any, *, max_length: int, **options: Any) -> dict[str, Any]:
-        assert audio.dtype == np.float32
+    def __call__(self, pieces: list[Any], *, max_length: int, **options: Any) -> dict[str, Any]:
         assert options["sampling_rate"] == 16000
         assert options["padding"] == "max_length"
         assert options["truncation"]
         per_frame = 1 if max_length > 1000 else 160
         room = max_length * per_frame
-        padded = np.zeros(room, np.float32)
-        heard = min(len(audio), room)
-        padded[:heard] = audio[:heard]
-        mask = np.zeros(max_length, np.float32)
-        mask[: heard // per_frame] = 1
+        padded = np.zeros((len(pieces), room), np.float32)
+        mask = np.zeros((len(pieces), max_length), np.float32)
+        for number, audio in enumerate(pieces):
+            assert audio.dtype == np.float32
+            heard = min(len(audio), room)
+            padded[number, :heard] = audio[:heard]
+            mask[number, : heard // per_frame] = 1
         name, shape = (
-            ("input_values", (1, max_length))
+            ("input_values", padded.shape)
             if per_frame == 1
-            else ("input_features", (1, max_length, per_frame))
+            else ("input_features", (len(pieces), max_length, per_frame))
         )
-        return {
-            name: padded.reshape(shape).view(Tensor),
-            "attention_mask": mask[None].view(Tensor),
-        }
+        return {name: padded.reshape(shape).view(Tensor), "attention_mask": mask.view(Tensor)}
 
 
 class CoreMLModel:

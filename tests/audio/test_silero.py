@@ -121,16 +121,17 @@ def test_a_voice_defers_the_reset_but_not_for_ever(speech: Samples) -> None:
     n = 512
     voiced = speech[8000:]
     vad = analyzer()
-    vad._windows_since_reset = 155
+    stream = vad._stream
+    stream.windows = 155
     for i in range(0, 4 * n, n):
         window = voiced[i : i + n].tobytes()
-        vad._confidence = 1.0
+        stream.confidence = 1.0
         vad.voice_confidence(window)
-    assert vad._windows_since_reset == 159
-    vad._windows_since_reset = 312
-    vad._confidence = 1.0
+    assert stream.windows == 159
+    stream.windows = 312
+    stream.confidence = 1.0
     last = vad.voice_confidence(voiced[:n].tobytes())
-    assert vad._windows_since_reset == 1
+    assert stream.windows == 1
     assert last == analyzer().voice_confidence(voiced[:n].tobytes())
 
 
@@ -155,8 +156,8 @@ def test_windows() -> None:
 
 
 def test_the_constructor_loads_nothing_and_the_model_is_shared() -> None:
-    assert SileroVADAnalyzer(params=VADParams(stop_secs=0.5))._session is None
-    assert analyzer()._session is analyzer(8000)._session
+    assert SileroVADAnalyzer(params=VADParams(stop_secs=0.5))._network is None
+    assert analyzer()._network is analyzer()._network is not None
 
 
 def test_onnxruntime_is_told_to_report_nothing() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import io
 import sys
+import threading
 import types
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -229,6 +230,7 @@ async def test_the_first_model_hears_800_frames(packages: Any) -> None:
     speak(turn, 100)
     state, _ = await turn.analyze_end_of_turn()
     assert state is INCOMPLETE
+    await turn.disconnect_model()
 
 
 async def test_the_second_model_attends_to_what_was_heard_only(packages: Any) -> None:
@@ -244,6 +246,7 @@ async def test_the_second_model_attends_to_what_was_heard_only(packages: Any) ->
     expected = 0.5 * 8 * 0.01 * 256 * 0.01 * 64 * 0.01
     assert metrics.probability == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-3)
     assert state is COMPLETE
+    await turn.disconnect_model()
 
 
 async def test_the_coreml_model_is_found_in_its_folder(packages: Any) -> None:
@@ -261,6 +264,7 @@ async def test_the_coreml_model_is_found_in_its_folder(packages: Any) -> None:
     assert state is INCOMPLETE
     assert isinstance(metrics, SmartTurnMetricsData)
     assert metrics.probability == pytest.approx(1 / (1 + np.exp(0.5)), abs=1e-2)
+    await turn.disconnect_model()
 
 
 async def test_a_model_that_cannot_be_loaded_is_an_error_at_every_pause(packages: Any) -> None:
@@ -277,6 +281,51 @@ def test_without_an_event_loop_the_model_is_loaded_at_the_first_pause(packages: 
     turn = LocalSmartTurnAnalyzer(smart_turn_model_path="x")
     turn.set_sample_rate(16000)
     assert packages.PreTrained.loaded_from == []
-    speak(turn, 32767)
-    state, _ = asyncio.run(turn.analyze_end_of_turn())
-    assert state is COMPLETE
+
+    async def judge() -> EndOfTurnState:
+        state, _ = await turn.analyze_end_of_turn()
+        await turn.disconnect_model()
+        return state
+
+    for _ in range(2):
+        speak(turn, 32767)
+        assert asyncio.run(judge()) is COMPLETE
+
+
+async def test_sessions_share_a_model_and_are_judged_together(packages: Any) -> None:
+    turns = [LocalSmartTurnAnalyzer(smart_turn_model_path="x") for _ in range(4)]
+    for turn in turns:
+        turn.set_sample_rate(16000)
+        await turn.connect_model()
+    await turns[0]._connection()
+    model = (await turns[1]._connection()).backend.model  # type: ignore[attr-defined]
+    sizes: list[int] = []
+    judge = model._judge
+
+    def count(pieces: Any) -> Any:
+        sizes.append(len(pieces))
+        return judge(pieces)
+
+    model._judge = count
+    for turn, level in zip(turns, (32767, 100, 32767, 100), strict=True):
+        speak(turn, level)
+    found = await asyncio.gather(*(turn.analyze_end_of_turn() for turn in turns))
+    assert [state for state, _ in found] == [COMPLETE, INCOMPLETE, COMPLETE, INCOMPLETE]
+    assert sizes == [4]
+    assert packages.PreTrained.loaded_from == ["x"]
+    for turn in turns:
+        await turn.disconnect_model()
+        await turn.disconnect_model()
+
+
+async def test_a_verdict_that_comes_too_late_ends_the_turn(packages: Any) -> None:
+    turn = LocalSmartTurnAnalyzer(smart_turn_model_path="x", params=SmartTurnParams(stop_secs=0.2))
+    turn.set_sample_rate(16000)
+    await turn.connect_model()
+    model = (await turn._connection()).backend.model  # type: ignore[attr-defined]
+    go_on = threading.Event()
+    model._judge = lambda pieces: [float(go_on.wait(20)) for _ in pieces]
+    speak(turn)
+    assert await turn.analyze_end_of_turn() == (COMPLETE, None)
+    go_on.set()
+    await turn.disconnect_model()

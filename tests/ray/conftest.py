@@ -18,13 +18,14 @@ sys.path.append(str(SUPPORT))
 def cluster() -> Iterator[LocalCluster]:
     """One private cluster for all tests, with an API server because jobs need one.
 
-    Its second node offers one `elsewhere`.
+    Its second node offers one `elsewhere`. Both have one GPU, as far as Ray knows.
     """
     settings = ClusterSettings(
         num_cpus=2,
         dashboard=True,
         environment={"PYTHONPATH": str(SUPPORT)},
-        further_nodes=[{"elsewhere": 1.0}],
+        resources={"num_gpus": 1},
+        further_nodes=[{"elsewhere": 1.0, "num_gpus": 1}],
     )
     with LocalCluster(settings) as running:
         yield running

@@ -32,6 +32,7 @@ CONNECT_DEADLINE_SECS = 5.0
 
 LINE = "line"
 """Kind of the streams of callers' lines (`antiphon_actors.session.line`)."""
+Service = Callable[[Link, int], StreamReceiver]
 
 _CLOCK, _CLOCK_OFFSET = "clock", "clock_offset"
 # The quickest of so many questions says best what another node's clock shows.
@@ -65,6 +66,8 @@ class Endpoint:
         )
         self._sessions: dict[str, SessionNode] = {}
         self._lines: dict[str, Callable[[Link], StreamReceiver]] = {}
+        # What takes streams that belong to no session, by their kind.
+        self._services: dict[str, Service] = {}
         # How far this node's CLOCK_MONOTONIC is ahead of the peer's, for links between nodes.
         self._offsets_ns: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
         self._refused = 0
@@ -143,6 +146,14 @@ class Endpoint:
         """Lets nobody into the line any more; does nothing where it is another's."""
         if self._lines.get(name) == accept:
             del self._lines[name]
+    def serve(self, kind: str, service: Service) -> None:
+        """Lets streams in that belong to no session: those with a key of `pack("", kind, number, 0, None)`.
+
+        Args:
+            kind: What they are.
+            service: Decides about each, by its number: returns the receiver or raises ChannelRefused.
+        """
+        self._services[kind] = service
 
     async def link(self, uri: str) -> Link:
         """The link to a process, known by its `uri`.
@@ -192,6 +203,10 @@ class Endpoint:
             if session_id not in self._lines:
                 raise ChannelRefused(f"line {session_id} is not here")
             return self._lines[session_id](link)
+        if not session_id:
+            if kind not in self._services:
+                raise ChannelRefused(f"nothing here takes streams of kind {kind!r}")
+            return self._services[kind](link, pid)
         accepted = self._session(session_id).receiver(link, kind, pid, direction, extra)
         offset_ns = self.clock_offset_ns(link)
         if not offset_ns:

@@ -3,7 +3,9 @@
 Audio is ``bytes`` of int16 little-endian PCM, mono unless said otherwise.
 """
 
+import io
 import warnings
+import wave
 from typing import Any
 
 import numpy as np
@@ -198,3 +200,19 @@ def is_silence(pcm_bytes: bytes) -> bool:
         return True
     # Not the absolute value, which -32768 does not have in 16 bits.
     return int(samples.max()) <= SPEAKING_THRESHOLD and int(samples.min()) >= -SPEAKING_THRESHOLD
+
+
+def unpack_wav(data: bytes) -> tuple[bytes, int]:
+    """Takes mono audio out of a WAV file in memory.
+
+    Args:
+        data: A WAV file of int16 PCM with one channel.
+
+    Returns:
+        The audio (int16 little-endian PCM), and its rate in Hz.
+
+    Raises:
+        wave.Error: It is no WAV file.
+    """
+    with wave.open(io.BytesIO(data)) as wav:
+        return wav.readframes(wav.getnframes()), wav.getframerate()

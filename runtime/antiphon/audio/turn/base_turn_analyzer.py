@@ -49,6 +49,12 @@ class BaseTurnAnalyzer(ABC):
         """
         self._sample_rate = self._init_sample_rate or sample_rate
 
+    async def connect_model(self) -> None:  # noqa: B027 - most have nothing to connect to
+        """Begins to use a model that sessions share. A transport calls it at its start."""
+
+    async def disconnect_model(self) -> None:  # noqa: B027 - as above
+        """Takes back :meth:`connect_model`. A transport calls it at its end. Idempotent."""
+
     @property
     @abstractmethod
     def speech_triggered(self) -> bool:

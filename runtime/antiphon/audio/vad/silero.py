@@ -1,51 +1,36 @@
-"""Voice activity with the Silero model, through onnxruntime.
+"""Voice activity with the Silero model, through onnxruntime."""
 
-The model (``data/silero_vad.onnx``, MIT, licence beside it) takes windows of 512 samples at 16 kHz or
-256 at 8 kHz, each preceded by the last 64 or 32 samples of the window before, and carries a recurrent
-state of shape (2, 1, 128) from window to window.
-"""
+from __future__ import annotations
 
-import os
-import threading
-from functools import cache
-from importlib import resources
-from typing import Any
+import asyncio
+from collections import deque
 
-import numpy as np
-import numpy.typing as npt
+from loguru import logger
 
-from antiphon.audio.vad.vad_analyzer import VADAnalyzer, VADParams
+from antiphon.audio.vad._silero_model import SileroModel
+from antiphon.audio.vad._silero_network import (
+    WINDOW_SAMPLES,
+    SileroNetwork,
+    SileroStream,
+    silero_network,
+)
+from antiphon.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
+from antiphon.errors import AntiphonError
+from antiphon.models.client import ModelClient, ModelSession
+from antiphon.models.model import ModelSpec
+from antiphon.models.provider import connect_model, runs_in_process
 
-# sample rate in Hz: (samples in a window, samples of context before it)
-_WINDOWS = {8000: (256, 32), 16000: (512, 64)}
-_STATE_SHAPE = (2, 1, 128)
-_RESET_AFTER_SECS = 5.0
-# Confidence below which a window certainly ends no word.
-_NO_VOICE = 0.35
-_INT16_SCALE = np.float32(1.0 / 32768.0)
+SHARED_MODEL = ModelSpec(SileroModel)
+"""The model that `SileroVADAnalyzer.connect_model` connects to, where it is shared."""
 
-_load_lock = threading.Lock()
+CONNECT_SECS = 5.0
+"""How long the shared model may take to be there; else windows are heard in this process."""
 
+ANSWER_SECS = 0.25
+"""How long the shared model may take for a window; else it is heard in this process, as all that follow."""
 
-@cache
-def _load_session() -> Any:
-    # From 1.29 on the official builds report sessions to their maker, over the network and through a
-    # database in the home directory, unless told not to before the import.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    # A window costs about 0.1 ms: more threads than one only cost wake-ups.
-    options.inter_op_num_threads = 1
-    options.intra_op_num_threads = 1
-    model = resources.files("antiphon.audio.vad").joinpath("data", "silero_vad.onnx").read_bytes()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _shared_session() -> Any:
-    """The one session of this process; it holds no state, and its run() may be called by threads."""
-    with _load_lock:
-        return _load_session()
+# Windows kept for that: what the network has to hear again to be as sure as it was.
+_KEPT_WINDOWS = 16
 
 
 class SileroVADAnalyzer(VADAnalyzer):
@@ -53,6 +38,9 @@ class SileroVADAnalyzer(VADAnalyzer):
 
     The weights are loaded once a process, when the first analyzer is given its sample rate; an
     analyzer itself holds a few kilobytes of state.
+
+    Where the operator has the model run in an actor (`connect_model`), windows are heard there, together with
+    those of other sessions. If that fails, the analyzer goes on in its own process.
     """
 
     def __init__(self, *, sample_rate: int | None = None, params: VADParams | None = None) -> None:
@@ -63,13 +51,12 @@ class SileroVADAnalyzer(VADAnalyzer):
             params: Thresholds and durations; the defaults of :class:`VADParams` if None.
         """
         super().__init__(sample_rate=sample_rate, params=params)
-        self._session: Any = None
-        self._rate_input: npt.NDArray[np.int64] = np.array(0, np.int64)
-        self._model_state: npt.NDArray[np.float32] = np.zeros(_STATE_SHAPE, np.float32)
-        self._input: npt.NDArray[np.float32] = np.zeros((1, 0), np.float32)
-        self._context = 0
-        self._windows_since_reset = 0
-        self._confidence = 0.0
+        self._network: SileroNetwork | None = None
+        self._stream = SileroStream(16000)
+        self._client: ModelClient | None = None
+        self._session: ModelSession | None = None
+        # The last windows that the shared model has heard.
+        self._heard: deque[bytes] = deque(maxlen=_KEPT_WINDOWS)
 
     def set_sample_rate(self, sample_rate: int) -> None:
         """Sets the sample rate, loads the model if this process has not yet, and starts over.
@@ -81,21 +68,18 @@ class SileroVADAnalyzer(VADAnalyzer):
             ValueError: The rate is neither.
         """
         rate = self._init_sample_rate or sample_rate
-        if rate not in _WINDOWS:
+        if rate not in WINDOW_SAMPLES:
             raise ValueError(f"Silero VAD needs a sample rate of 8000 or 16000 Hz, not {rate}")
-        samples, self._context = _WINDOWS[rate]
-        self._input = np.zeros((1, self._context + samples), np.float32)
-        self._rate_input = np.array(rate, np.int64)
-        self._session = _shared_session()
+        self._stream = SileroStream(rate)
+        self._network = silero_network(rate) if runs_in_process(SHARED_MODEL) else None
         super().set_sample_rate(rate)
-        self._reset_model()
 
     def num_frames_required(self) -> int:
         """512 samples at 16 kHz, 256 at 8 kHz: 32 ms."""
-        return _WINDOWS[self._sample_rate][0] if self._sample_rate else _WINDOWS[16000][0]
+        return WINDOW_SAMPLES[self._sample_rate or 16000]
 
     def voice_confidence(self, buffer: bytes) -> float:
-        """Runs the model over one window.
+        """Runs the model over one window, in this process.
 
         Args:
             buffer: One window of int16 little-endian mono PCM.
@@ -106,38 +90,73 @@ class SileroVADAnalyzer(VADAnalyzer):
         Raises:
             RuntimeError: No sample rate was set.
             ValueError: The buffer is not exactly one window.
+            ServiceError: onnxruntime failed.
         """
-        if self._session is None:
+        if not self._sample_rate:
             raise RuntimeError("SileroVADAnalyzer: set_sample_rate() must be called before audio")
         if len(buffer) != 2 * self.num_frames_required():
             raise ValueError(
                 f"Silero VAD takes windows of {self.num_frames_required()} samples at "
                 f"{self._sample_rate} Hz, not {len(buffer) / 2:g}"
             )
-        if self._reset_is_due():
-            self._reset_model()
-        self._windows_since_reset += 1
+        if self._network is None:
+            self._network = silero_network(self._sample_rate)
+        self._network.hear([self._stream], [buffer])
+        return self._stream.confidence
 
-        audio = self._input[0]
-        audio[: self._context] = audio[-self._context :]
-        np.multiply(np.frombuffer(buffer, "<i2"), _INT16_SCALE, out=audio[self._context :])
-        confidence, self._model_state = self._session.run(
-            None, {"input": self._input, "state": self._model_state, "sr": self._rate_input}
-        )
-        self._confidence = float(confidence[0, 0])
-        return self._confidence
+    async def connect_model(self) -> None:
+        """Connects to the shared model, if the operator has it run in another process."""
+        await self.disconnect_model()
+        if runs_in_process(SHARED_MODEL):
+            return
+        try:
+            async with asyncio.timeout(CONNECT_SECS):
+                self._client = await connect_model(SHARED_MODEL)
+        except (AntiphonError, TimeoutError) as error:
+            logger.warning(
+                "voice activity is heard in this process: the shared model cannot be had",
+                reason=str(error) or f"not there within {CONNECT_SECS:g} s",
+            )
+            return
+        self._session = self._client.open_session(self._stream.to_bytes())
 
-    def _reset_is_due(self) -> bool:
-        # Counted in audio, not by the clock, so that the same audio gives the same confidences. The
-        # first window after a reset is heard without its past, and a voice in it may go unheard: a
-        # reset waits for a pause, but no longer than once again its period.
-        period = round(_RESET_AFTER_SECS * self._sample_rate / self.num_frames_required())
-        if self._windows_since_reset < period:
-            return False
-        return self._confidence < _NO_VOICE or self._windows_since_reset >= 2 * period
+    async def disconnect_model(self) -> None:
+        """Ends the session with the shared model; windows that follow are heard in this process."""
+        client, self._client, self._session = self._client, None, None
+        self._heard.clear()
+        if client is not None:
+            await client.aclose()
 
-    def _reset_model(self) -> None:
-        self._windows_since_reset = 0
-        self._confidence = 0.0
-        self._model_state = np.zeros(_STATE_SHAPE, np.float32)
-        self._input.fill(0.0)
+    async def analyze_audio_async(self, buffer: bytes) -> VADState:
+        """Takes in the next piece of the stream; see :meth:`VADAnalyzer.analyze_audio_async`."""
+        if self._session is None:
+            return self.analyze_audio(buffer)
+        self._take(buffer)
+        while (window := self._next_window()) is not None:
+            confidence = await self._shared_confidence(window)
+            self._hear(window, confidence)
+        return self._state
+
+    async def _shared_confidence(self, window: bytes) -> float:
+        session = self._session
+        if session is None:  # given up, in the middle of a piece
+            return self.voice_confidence(window)
+        try:
+            confidence: float = await session.request(window, deadline_secs=ANSWER_SECS)
+        except AntiphonError as error:
+            if session is not self._session:  # disconnected meanwhile
+                return self.voice_confidence(window)
+            logger.warning("voice activity is heard in this process from now on", reason=str(error))
+            return await self._go_on_here(window)
+        self._heard.append(window)
+        return confidence
+
+    async def _go_on_here(self, window: bytes) -> float:
+        """Hears again what the network has to remember, and then the window."""
+        heard = list(self._heard)
+        await self.disconnect_model()
+        self._network = await asyncio.to_thread(silero_network, self._sample_rate)
+        self._stream = SileroStream(self._sample_rate)
+        for each in heard:
+            self.voice_confidence(each)
+        return self.voice_confidence(window)

@@ -163,6 +163,31 @@ class VADAnalyzer(ABC):
         Raises:
             RuntimeError: There is no sample rate, neither from the constructor nor set since.
         """
+        self._take(buffer)
+        while (window := self._next_window()) is not None:
+            self._hear(window, self.voice_confidence(window))
+        return self._state
+
+    async def connect_model(self) -> None:  # noqa: B027 - most have nothing to connect to
+        """Connects to the model, if that runs in another process. A transport calls it at its start."""
+
+    async def disconnect_model(self) -> None:  # noqa: B027 - as above
+        """Takes back :meth:`connect_model`. A transport calls it at its end. Idempotent."""
+
+    async def analyze_audio_async(self, buffer: bytes) -> VADState:
+        """Takes in the next piece of the stream, as :meth:`analyze_audio`.
+
+        To be awaited before the next piece; while it waits for a model in another process, parameters may
+        be changed. If cancelled, windows of the piece may not have been heard.
+        """
+        return self.analyze_audio(buffer)
+
+    def _take(self, buffer: bytes) -> None:
+        """Adds a piece to the stream.
+
+        Raises:
+            RuntimeError: There is no sample rate.
+        """
         if not self._window_bytes:
             if not self._init_sample_rate:
                 raise RuntimeError(
@@ -171,17 +196,23 @@ class VADAnalyzer(ABC):
             self.set_sample_rate(self._init_sample_rate)
 
         self._buffer += buffer
-        size = self._window_bytes
-        start = 0
-        while len(self._buffer) - start >= size:
-            self._analyze_window(bytes(self._buffer[start : start + size]))
-            start += size
-        if start:
-            del self._buffer[:start]
-        return self._state
 
-    def _analyze_window(self, window: bytes) -> None:
-        confidence = self.voice_confidence(window)
+    def _next_window(self) -> bytes | None:
+        """Takes the next window off the stream; None if it is not complete."""
+        size = self._window_bytes
+        if len(self._buffer) < size:
+            return None
+        window = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return window
+
+    def _hear(self, window: bytes, confidence: float) -> None:
+        """Follows the state by one window.
+
+        Args:
+            window: As for :meth:`voice_confidence`.
+            confidence: What that gave.
+        """
         # The volume is followed in silence too: a quiet room before the first word is why a word has
         # to be loud, or to last, to count.
         volume = calculate_audio_volume(window, self._sample_rate)

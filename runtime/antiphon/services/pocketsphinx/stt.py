@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import wave
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from antiphon.audio.utils import create_file_resampler
+from antiphon.audio.utils import create_file_resampler, unpack_wav
 from antiphon.errors import ConfigError, ServiceError
 from antiphon.frames.frames import (
     CancelFrame,
@@ -110,9 +108,7 @@ class PocketSphinxSTTService(SegmentedSTTService):
         """
         await self.start_processing_metrics()
         await self.start_ttfb_metrics()
-        with wave.open(io.BytesIO(audio)) as wav:
-            rate = wav.getframerate()
-            pcm = wav.readframes(wav.getnframes())
+        pcm, rate = unpack_wav(audio)
         pcm = await self._resampler.resample(pcm, rate, SAMPLE_RATE_HZ)
         try:
             text = await asyncio.wrap_future(shared_decoder.submit(pcm))

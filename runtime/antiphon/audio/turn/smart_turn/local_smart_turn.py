@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from antiphon.audio.turn.smart_turn._audio import MODEL_RATE_HZ, Samples
-from antiphon.audio.turn.smart_turn._local_model import LocalModelSmartTurn
+from antiphon.audio.turn.smart_turn._local_model import Judge, LocalModelSmartTurn, SmartTurnModel
 from antiphon.audio.turn.smart_turn.local_smart_turn_v2 import LocalSmartTurnAnalyzerV2
 
 __all__ = ["LocalSmartTurnAnalyzer", "LocalSmartTurnAnalyzerV2"]
@@ -18,36 +17,21 @@ MAX_FEATURES = 800
 """Frames of features the first model was trained with; shorter speech is padded to it."""
 
 
-class LocalSmartTurnAnalyzer(LocalModelSmartTurn):
-    """Runs the first smart-turn model, a Wav2Vec2-BERT classifier, with PyTorch."""
+class SmartTurnV1Model(SmartTurnModel):
+    """The first smart-turn model: a Wav2Vec2-BERT classifier, with PyTorch."""
 
-    packages = ("torch", "transformers")
-
-    def __init__(self, *, smart_turn_model_path: str = DEFAULT_MODEL, **kwargs: Any) -> None:
-        """Keeps the settings; the model is loaded when the sample rate is set.
-
-        Args:
-            smart_turn_model_path: Folder of the model, or its name on Hugging Face, from where
-                it is downloaded; the published model if empty.
-            **kwargs: ``sample_rate`` and ``params`` of ``BaseSmartTurn``.
-
-        Raises:
-            ConfigError: PyTorch or Transformers is not installed.
-        """
-        super().__init__(smart_turn_model_path=smart_turn_model_path or DEFAULT_MODEL, **kwargs)
-
-    def _load(self) -> Callable[[Samples], float]:
+    def _load(self, path: str) -> Judge:
         torch = importlib.import_module("torch")
         transformers = importlib.import_module("transformers")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = transformers.Wav2Vec2BertForSequenceClassification.from_pretrained(self._model_path)
+        model = transformers.Wav2Vec2BertForSequenceClassification.from_pretrained(path)
         model = model.to(device)
         model.eval()
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(self._model_path)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(path)
 
-        def judge(audio: Samples) -> float:
+        def judge(pieces: list[Samples]) -> list[float]:
             features = extractor(
-                audio,
+                pieces,
                 sampling_rate=MODEL_RATE_HZ,
                 padding="max_length",
                 truncation=True,
@@ -58,6 +42,27 @@ class LocalSmartTurnAnalyzer(LocalModelSmartTurn):
             inputs = {name: tensor.to(device) for name, tensor in features.items()}
             with torch.no_grad():
                 logits = model(**inputs).logits
-                return float(torch.nn.functional.softmax(logits, dim=1)[0, 1].item())
+                shares = torch.nn.functional.softmax(logits, dim=1)
+                return [float(share.item()) for share in shares[:, 1]]
 
         return judge
+
+
+class LocalSmartTurnAnalyzer(LocalModelSmartTurn):
+    """Asks the first smart-turn model, which runs with PyTorch."""
+
+    packages = ("torch", "transformers")
+    model = SmartTurnV1Model
+
+    def __init__(self, *, smart_turn_model_path: str = DEFAULT_MODEL, **kwargs: Any) -> None:
+        """Keeps the settings; the model is loaded when the transport starts.
+
+        Args:
+            smart_turn_model_path: Folder of the model, or its name on Hugging Face, from where
+                it is downloaded; the published model if empty.
+            **kwargs: ``sample_rate`` and ``params`` of ``BaseSmartTurn``.
+
+        Raises:
+            ConfigError: PyTorch or Transformers is not installed.
+        """
+        super().__init__(smart_turn_model_path=smart_turn_model_path or DEFAULT_MODEL, **kwargs)

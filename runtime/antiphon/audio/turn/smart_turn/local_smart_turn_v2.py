@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from antiphon.audio.turn.smart_turn._audio import MODEL_RATE_HZ, Samples
-from antiphon.audio.turn.smart_turn._local_model import LocalModelSmartTurn
+from antiphon.audio.turn.smart_turn._local_model import Judge, LocalModelSmartTurn, SmartTurnModel
 
 DEFAULT_MODEL = "pipecat-ai/smart-turn-v2"
 
@@ -15,16 +14,45 @@ MAX_SAMPLES = 16 * MODEL_RATE_HZ
 """Length the model was trained with; shorter speech is padded to it."""
 
 
+class SmartTurnV2Model(SmartTurnModel):
+    """smart-turn-v2: a Wav2Vec2 encoder with a classifier on top, with PyTorch."""
+
+    def _load(self, path: str) -> Judge:
+        torch = importlib.import_module("torch")
+        transformers = importlib.import_module("transformers")
+        device = _best_device(torch)
+        model = _model_class(torch, transformers).from_pretrained(path).to(device)
+        model.eval()
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(path)
+
+        def judge(pieces: list[Samples]) -> list[float]:
+            features = extractor(
+                pieces,
+                sampling_rate=MODEL_RATE_HZ,
+                padding="max_length",
+                truncation=True,
+                max_length=MAX_SAMPLES,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            inputs = {name: tensor.to(device) for name, tensor in features.items()}
+            with torch.no_grad():
+                return [float(logit.item()) for logit in model(**inputs)["logits"]]
+
+        return judge
+
+
 class LocalSmartTurnAnalyzerV2(LocalModelSmartTurn):
-    """Runs smart-turn-v2, a Wav2Vec2 encoder with a classifier on top, with PyTorch.
+    """Asks smart-turn-v2, which runs with PyTorch.
 
     It uses Apple's or NVIDIA's accelerator if there is one.
     """
 
     packages = ("torch", "transformers")
+    model = SmartTurnV2Model
 
     def __init__(self, *, smart_turn_model_path: str = DEFAULT_MODEL, **kwargs: Any) -> None:
-        """Keeps the settings; the model is loaded when the sample rate is set.
+        """Keeps the settings; the model is loaded when the transport starts.
 
         Args:
             smart_turn_model_path: Folder of the model, or its name on Hugging Face, from where
@@ -35,30 +63,6 @@ class LocalSmartTurnAnalyzerV2(LocalModelSmartTurn):
             ConfigError: PyTorch or Transformers is not installed.
         """
         super().__init__(smart_turn_model_path=smart_turn_model_path or DEFAULT_MODEL, **kwargs)
-
-    def _load(self) -> Callable[[Samples], float]:
-        torch = importlib.import_module("torch")
-        transformers = importlib.import_module("transformers")
-        device = _best_device(torch)
-        model = _model_class(torch, transformers).from_pretrained(self._model_path).to(device)
-        model.eval()
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(self._model_path)
-
-        def judge(audio: Samples) -> float:
-            features = extractor(
-                audio,
-                sampling_rate=MODEL_RATE_HZ,
-                padding="max_length",
-                truncation=True,
-                max_length=MAX_SAMPLES,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-            inputs = {name: tensor.to(device) for name, tensor in features.items()}
-            with torch.no_grad():
-                return float(model(**inputs)["logits"][0].item())
-
-        return judge
 
 
 def _best_device(torch: Any) -> Any:
