@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import wave
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,15 @@ class Load:
     """Sessions whose windows are written straight to the wire (an `Owner` of a connection).
 
     Told that the actor has too much to do, it asks nothing more before the time it was told, as every user:
-    what comes meanwhile is refused here.
+    what comes meanwhile is refused here. If it is patient, as voice activity is, that is asked again then.
     """
 
-    def __init__(self) -> None:
-        self.connection: Any = None
-        self.sent: dict[int, float] = {}
+    def __init__(self, *, patient: bool) -> None:
+        self.patient = patient
+        # By number: when it was first asked, by which session, and what.
+        self.sent: dict[int, tuple[float, int, bytes]] = {}
+        # Refused for the moment: since when, by which session, and what.
+        self.again: deque[tuple[float, int, bytes]] = deque()
         self.waits: list[float] = []
         self.refusals: list[float] = []
         self.others = 0
@@ -62,16 +66,23 @@ class Load:
     def answered(self, connection: Any, answers: Iterable[Any]) -> None:
         now = time.perf_counter()
         for answer in answers:
-            began = self.sent.pop(answer[0], None)
-            if began is None:
+            asked = self.sent.pop(answer[0], None)
+            if asked is None:
                 continue
             if answer[1] == 0:
-                self.waits.append(now - began)
+                self.waits.append(now - asked[0])
             elif answer[1] == 2:
-                self.refusals.append(now - began)
                 self.full_until = now + answer[3]
+                self.refused(asked, now)
             else:
                 self.others += 1
+
+    def refused(self, asked: tuple[float, int, bytes], now: float) -> None:
+        """Counts a refusal, or keeps what was refused to be asked again while it is of use."""
+        if self.patient and now - asked[0] < WINDOW_SECS:
+            self.again.append(asked)
+        else:
+            self.refusals.append(now - asked[0])
 
     def told(self, connection: Any, said: Any) -> None:
         self.limit = said.limit
@@ -100,7 +111,9 @@ class Driver:
         self._models = ClusterModels(endpoint, There(), everything)
         self._audio = windows()
 
-    async def run(self, sessions: int, secs: float, probes: int = 0, **_: Any) -> dict[str, Any]:
+    async def run(
+        self, sessions: int, secs: float, probes: int = 0, patient: bool = True, **_rest: Any
+    ) -> dict[str, Any]:
         """Has so many sessions send their windows for so long, each every 32 ms.
 
         Returns:
@@ -112,7 +125,7 @@ class Driver:
         from antiphon_actors.models.connection import Connection
         from antiphon_actors.models.wire import Member
 
-        load = Load()
+        load = Load(patient=patient)
         connection = Connection(load, Member("model", self._uri), self._models.streams)
         await connection.open(self._endpoint)
         for number in range(1, sessions + 1):
@@ -127,43 +140,51 @@ class Driver:
         ends = started + secs
         numbers = 0
         lateness: list[float] = []
-        send, sent = connection.send, load.sent
-        while (now := time.perf_counter()) < ends:
-            due = int((now - started) / gap) + 1 if now >= started else 0
-            if numbers < due:
-                lateness.append(now - started - numbers * gap)
+        windows_sent = 0
+        while (now := time.perf_counter()) < ends or load.again:
+            due = int((min(now, ends) - started) / gap) + 1 if now >= started else 0
+            if windows_sent < due:
+                lateness.append(now - started - windows_sent * gap)
             # Not all at once: answers are to be taken meanwhile.
-            for _turn in range(min(due - numbers, 16)):
-                numbers += 1
-                session = numbers % sessions
-                window = audio[(numbers // sessions + 7 * session) % len(audio)]
-                began = time.perf_counter()
-                if began < load.full_until or len(sent) >= load.limit:
-                    load.refusals.append(0.0)
+            for _turn in range(16):
+                now = time.perf_counter()
+                open_now = now >= load.full_until and len(load.sent) < load.limit
+                if load.again and (open_now or now - load.again[0][0] >= WINDOW_SECS):
+                    asked = load.again.popleft()
+                elif windows_sent < due:
+                    windows_sent += 1
+                    session = windows_sent % sessions
+                    window = audio[(windows_sent // sessions + 7 * session) % len(audio)]
+                    asked = (now, session + 1, window)
+                else:
+                    break
+                if not open_now:
+                    load.refused(asked, now)
                     continue
-                sent[numbers] = began
-                send(wire.write_request(numbers, session + 1, 1.0, (0, window)))
+                numbers += 1
+                load.sent[numbers] = asked
+                connection.send(wire.write_request(numbers, asked[1], 1.0, (0, asked[2])))
             await asyncio.sleep(0)
         waited = time.perf_counter() + 1.0
-        while sent and time.perf_counter() < waited:  # noqa: ASYNC110 - it is measured, not told
+        while load.sent and time.perf_counter() < waited:  # noqa: ASYNC110 - it is measured, not told
             await asyncio.sleep(0.001)
         stop.set()
         found = await asyncio.gather(*probing)
         connection.close()
         lateness.sort()
         return {
-            "windows": numbers,
+            "windows": windows_sent,
             "waits_ms": [1e3 * wait for wait in load.waits],
             "refusals_ms": [1e3 * wait for wait in load.refusals],
             "probes_ms": [wait for waits, _ in found for wait in waits],
             "probes_failed": sum(failed for _, failed in found),
-            "lost": len(sent) + load.others,
+            "lost": len(load.sent) + load.others,
             "late_ms": 1e3 * lateness[int(0.99 * len(lateness))] if lateness else 0.0,
         }
 
     async def _probe(self, number: int, of: int, stop: asyncio.Event) -> tuple[list[float], int]:
         """One session as a bot has it; the milliseconds it waits for each window, and how many it lacks."""
-        from antiphon.audio.vad.silero import SHARED_MODEL
+        from antiphon.audio.vad.silero import SHARED_MODEL, ask
         from antiphon.errors import AntiphonError
 
         waits: list[float] = []
@@ -178,7 +199,7 @@ class Driver:
                     await asyncio.sleep(pause)
                 began = time.perf_counter()
                 try:
-                    await session.request(self._audio[at % len(self._audio)], deadline_secs=1.0)
+                    await ask(session, self._audio[at % len(self._audio)])
                     waits.append(1e3 * (time.perf_counter() - began))
                 except AntiphonError:
                     failed += 1

@@ -142,7 +142,7 @@ class SileroVADAnalyzer(VADAnalyzer):
         if session is None:  # given up, in the middle of a piece
             return self.voice_confidence(window)
         try:
-            confidence = await _ask(session, window)
+            confidence = await ask(session, window)
         except AntiphonError as error:
             if session is not self._session:  # disconnected meanwhile
                 return self.voice_confidence(window)
@@ -162,7 +162,7 @@ class SileroVADAnalyzer(VADAnalyzer):
         return self.voice_confidence(window)
 
 
-async def _ask(session: ModelSession, window: bytes) -> float:
+async def ask(session: ModelSession, window: bytes) -> float:
     """Has a window heard within `ANSWER_SECS`; a model that is busy for a moment is asked again.
 
     Raises:
