@@ -17,6 +17,7 @@ from antiphon_actors.agent_types import AgentSettings
 from antiphon_actors.agents import create_agent
 from antiphon_actors.bot_program import BotFile, read_bot_file
 from antiphon_actors.cluster import ClusterSettings, LocalCluster
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.placement.policy import Placement, Preset
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.report import SessionReport
@@ -81,12 +82,19 @@ class Actors:
 
     @asynccontextmanager
     async def agent(
-        self, pools: PoolSettings | None = None, *, warm_workers: int = 2
+        self,
+        pools: PoolSettings | None = None,
+        *,
+        warm_workers: int = 2,
+        models: ModelSettings | None = None,
     ) -> AsyncIterator[Any]:
         """A node agent of its own, with nothing in its pools but the reserve."""
         with tempfile.TemporaryDirectory(prefix="bench-hub-") as hub_dir:
             settings = AgentSettings(
-                hub_dir=hub_dir, pools=pools or PoolSettings(), warm_workers=warm_workers
+                hub_dir=hub_dir,
+                pools=pools or PoolSettings(),
+                warm_workers=warm_workers,
+                models=models or ModelSettings(),
             )
             agent = create_agent(settings)
             try:

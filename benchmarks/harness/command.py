@@ -22,7 +22,7 @@ from benchmarks.harness.machine import describe_machine
 from benchmarks.harness.peers import PeerMissing
 from benchmarks.harness.plots import draw_curves
 from benchmarks.harness.report import draw, show, write_json
-from benchmarks.harness.results import Result
+from benchmarks.harness.results import Result, all_bars
 
 INTERRUPTED = 130
 
@@ -85,13 +85,23 @@ async def run_scenarios(
     return results, failures
 
 
-def main(scenarios: Sequence[Scenario], arguments: Sequence[str] | None = None) -> int:
+def main(
+    scenarios: Sequence[Scenario],
+    arguments: Sequence[str] | None = None,
+    *,
+    prog: str = "antiphon bench",
+    strict: bool = False,
+) -> int:
     """Runs what the command line asks for and returns the exit code: 1 if a scenario failed.
 
-    A bar that is not met is no failure of the run.
+    Args:
+        scenarios: Of which the command line names some.
+        arguments: The command line; that of the process if None.
+        prog: The command's name.
+        strict: Whether a bar that is not met is a failure too.
     """
     parser = argparse.ArgumentParser(
-        prog="antiphon bench", description="Measures Antiphon beside other ways to do the same."
+        prog=prog, description="Measures Antiphon beside other ways to do the same."
     )
     if len(scenarios) > 1:
         names = [scenario.name for scenario in scenarios]
@@ -136,7 +146,8 @@ def main(scenarios: Sequence[Scenario], arguments: Sequence[str] | None = None) 
     console.print(", ".join(map(str, written)), markup=False, highlight=False)
     for failure in failures:
         Console(stderr=True).print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
-    return 1 if failures else 0
+    missed = strict and any(not bar.met for _, bar in all_bars(results))
+    return 1 if failures or missed else 0
 
 
 def _run(work: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -1,0 +1,1 @@
+"""What shared models cost and what they bear."""

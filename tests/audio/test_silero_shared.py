@@ -25,6 +25,7 @@ from antiphon.frames.frames import (
     UserStoppedSpeakingFrame,
     VADParamsUpdateFrame,
 )
+from antiphon.models.batching import Limits
 from antiphon.models.provider import use_models
 from antiphon.transports.base_input import BaseInputTransport
 from antiphon.transports.base_transport import TransportParams
@@ -157,6 +158,24 @@ async def test_an_actor_that_does_not_answer_in_time_is_done_without(
         states.append(await vad.analyze_audio_async(piece))
     assert states == alone(caller[:80_000])
     assert vad._session is None
+
+
+async def test_an_actor_that_is_busy_for_a_moment_is_asked_again(
+    farm: Farm, actor: str, caller: Samples
+) -> None:
+    vad = await connected()
+    limits = farm.hosts[actor].runner._batcher.limits
+    states = []
+    for at, piece in enumerate(pieces(caller[:80_000])):
+        if at == 60:
+            farm.hosts[actor].runner._batcher.limits = Limits(max_batch=1, max_queued=0)
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.03, setattr, farm.hosts[actor].runner._batcher, "limits", limits)
+        states.append(await vad.analyze_audio_async(piece))
+    assert states == alone(caller[:80_000])
+    assert vad._session is not None
+    assert farm.hosts[actor].runner.counts.refused > 0
+    await vad.disconnect_model()
 
 
 async def test_a_model_that_cannot_be_had_is_no_error(farm: Farm, caller: Samples) -> None:

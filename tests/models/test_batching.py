@@ -174,9 +174,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
     added(batcher, request())
     batcher.take(0.0)
     added(batcher, *(request() for _ in range(8)))
-    # One runs for 0.3 s, and nine more would take three batches.
-    assert batcher.add(request(), 0.0) == pytest.approx(0.3 + 3 * 0.2 + 9 * 0.1)
-    assert batcher.add(request(), 0.25) == pytest.approx(0.05 + 3 * 0.2 + 9 * 0.1)
+    # One runs for 0.3 s, and nine more would take three batches: when half of that is done.
+    assert batcher.add(request(), 0.0) == pytest.approx((0.3 + 3 * 0.2 + 9 * 0.1) / 2)
+    assert batcher.add(request(), 0.25) == pytest.approx((0.05 + 3 * 0.2 + 9 * 0.1) / 2)
     batcher.finished(0.3, 0.3)
     assert len(taken(batcher, 0.3)) == 4
     assert batcher.add(request(), 0.3) is None
@@ -184,7 +184,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
 
 def test_what_cannot_be_done_in_time_is_refused_before_it_waits() -> None:
     batcher = learned(Batcher(LIMITS), fixed=0.2, each=0.1)
-    assert batcher.add(request(deadline=0.2), 0.0) == pytest.approx(0.3)
+    assert batcher.add(request(deadline=0.2), 0.0) == pytest.approx(0.15)
     assert batcher.add(request(deadline=0.4), 0.0) is None
 
 

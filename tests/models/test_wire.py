@@ -19,7 +19,7 @@ from antiphon.frames.codec import CodecError
 from antiphon.models.model import ModelSpec
 from antiphon_actors.channels import ChannelRefused, Link
 from antiphon_actors.models import wire
-from antiphon_actors.models.wire import Kind, Load, Malformed, Member
+from antiphon_actors.models.wire import Kind, Load, Malformed, Member, Members
 from antiphon_actors.session.endpoint import Endpoint
 
 SHOUTING = ModelSpec(Shouting, {"mark": "!"})
@@ -72,8 +72,8 @@ def test_errors_travel_as_what_they_are(
 
 def test_members_travel() -> None:
     members = (Member("a1", "unix:///x"), Member("b2", "unix:///y"))
-    record = wire.read_record(wire.write_members(7, True, members))
-    assert wire.read_members(record) == (7, True, members)
+    said = Members(7, True, 40, members)
+    assert wire.read_members(wire.read_record(wire.write_members(said))) == said
 
 
 @given(st.binary(max_size=64))
@@ -226,7 +226,7 @@ async def test_answers_that_nobody_expects_are_refused(
         [Kind.ANSWERS, 0.0, 0.0, 0, [[1, 0, 0]]],
         [Kind.ANSWERS, 0.0, 0.0, 0, [[1, 9, "?"]]],
         [Kind.ANSWERS, 0.0, 0.0, 0, [[1, 0, 7, "?"]]],
-        [Kind.MEMBERS, 1, False, [["id"]]],
+        [Kind.MEMBERS, 1, False, 40, [["id"]]],
     ],
 )
 async def test_an_actor_that_writes_nonsense_counts_as_lost(

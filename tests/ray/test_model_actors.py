@@ -63,7 +63,7 @@ async def process(directory: Path, settings: ModelSettings) -> AsyncIterator[Pro
             hub_dir=str(hub),
             host="antiphon_fake_actors:FakeHost",
             pools=PoolSettings(reserve=0, supervisor_reserve=0),
-            warm_workers=1,
+            warm_workers=0,
             models=settings,
         )
     )

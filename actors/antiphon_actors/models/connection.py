@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from antiphon.models.batching import Request
@@ -18,7 +18,7 @@ from antiphon_actors.channels import (
     StreamReceiver,
 )
 from antiphon_actors.models import wire
-from antiphon_actors.models.wire import Kind, Load, Malformed, Member
+from antiphon_actors.models.wire import Kind, Load, Malformed, Member, Members
 from antiphon_actors.session.endpoint import Endpoint
 
 HELLO_SECS = 5.0
@@ -31,9 +31,7 @@ class Owner(Protocol):
     def answered(self, connection: Connection, answers: Iterable[Any]) -> None:
         """Takes the answers of a batch."""
 
-    def told(
-        self, connection: Connection, version: int, leaving: bool, members: Sequence[Member]
-    ) -> None:
+    def told(self, connection: Connection, said: Members) -> None:
         """Takes an actor's word about itself and the others."""
 
     def lost(self, connection: Connection, why: str) -> None:
@@ -91,6 +89,7 @@ class Connection:
         self.load = Load(0.0, 0.0, 0)
         self.sent_since = 0
         self.full_until = 0.0
+        self._limit = 0
         self.asked: dict[int, Request] = {}
         self.sessions: set[Any] = set()
         self.opening: asyncio.Task[str] | None = None
@@ -111,6 +110,10 @@ class Connection:
     def busy(self) -> tuple[float, int]:
         """What is compared to find the least busy one."""
         return self.load.wait_secs + self.load.each_secs * self.sent_since, len(self.asked)
+
+    def takes(self, now: float) -> bool:
+        """Whether it would not refuse a request, as far as is known."""
+        return self.full_until <= now and len(self.asked) < self._limit
 
     def next_number(self) -> int:
         """A number for a request or a session."""
@@ -164,13 +167,15 @@ class Connection:
             self.load, self.sent_since = Load(wait, each, sessions), 0
             self._owner.answered(self, answers)
         elif record[0] == Kind.MEMBERS:
-            version, leaving, members = wire.read_members(record)
+            said = wire.read_members(record)
+            self._limit = said.limit
             if not self._greeted.done():
                 self._greeted.set_result(None)
-            self._owner.told(self, version, leaving, members)
+            self._owner.told(self, said)
         else:
             raise Malformed(f"a record of kind {record[0]} among answers")
 
     def closed(self, reason: Exception | None) -> None:
         """The actor has ended, or its process is gone."""
-        self._owner.lost(self, str(reason or "it has ended"))
+        if not self._closed:
+            self._owner.lost(self, str(reason or "it has ended"))

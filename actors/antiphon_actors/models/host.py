@@ -19,7 +19,7 @@ from antiphon.models.runner import ModelRunner
 from antiphon_actors.channels import ChannelError, Delivery, Link, OutStream
 from antiphon_actors.models import wire
 from antiphon_actors.models.pools import Report
-from antiphon_actors.models.wire import Kind, Load, Malformed, Member
+from antiphon_actors.models.wire import Kind, Load, Malformed, Member, Members
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.network import Network
 
@@ -130,7 +130,7 @@ class ModelHost:
         self._socket = Path(hub_dir) / f"{name}.sock"
         self._users: set[_User] = set()  # bounded by the hub's links and streams
         self._tasks: set[asyncio.Task[None]] = set()
-        self._members: tuple[int, bool, tuple[Member, ...]] = (0, False, ())
+        self._said = Members(0, False, self.runner.limits.most, ())
         # What the last report went up to: the time, and the counters of which it tells the growth.
         self._reported: tuple[float, ...] = (time.monotonic(), 0, 0.0, 0.0, 0)
 
@@ -159,10 +159,10 @@ class ModelHost:
             members: All that take requests.
             leaving: Whether this one does no longer, so that its users go on elsewhere.
         """
-        if version > self._members[0]:
-            self._members = version, leaving, tuple(members)
+        if version > self._said.version:
+            self._said = Members(version, leaving, self._said.limit, tuple(members))
             for user in self._users:
-                self._send(user, wire.write_members(*self._members))
+                self._send(user, wire.write_members(self._said))
 
     def load(self) -> Load:
         """How busy it is."""
@@ -244,7 +244,7 @@ class ModelHost:
             stream.abort()
             return
         user.answers = stream
-        self._send(user, wire.write_members(*self._members))
+        self._send(user, wire.write_members(self._said))
         self._flush(user)
 
     def user_left(self, user: _User) -> None:

@@ -29,6 +29,9 @@ class ClusterModels(SharedModels):
         endpoint: The process's hub.
         source: Where actors come from.
         settings: How models run.
+
+    Attributes:
+        streams: The streams of answers that the process expects.
     """
 
     def __init__(self, endpoint: Endpoint, source: Source, settings: ModelSettings) -> None:
@@ -36,7 +39,7 @@ class ClusterModels(SharedModels):
         self._endpoint = endpoint
         self._source = source
         self._settings = settings
-        self._streams = AnswerStreams(endpoint)
+        self.streams = AnswerStreams(endpoint)
 
     def in_process(self, spec: ModelSpec) -> bool:
         """Whether the settings, or its class, do not want it in actors."""
@@ -45,7 +48,7 @@ class ClusterModels(SharedModels):
     def _make(self, spec: ModelSpec) -> ModelBackend:
         if self.in_process(spec):
             return ModelRunner(spec, deliver)
-        return RemoteModel(spec, deliver, self._endpoint, self._streams, self._source)
+        return RemoteModel(spec, deliver, self._endpoint, self.streams, self._source)
 
 
 class AgentSource(Source):

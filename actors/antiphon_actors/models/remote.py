@@ -17,7 +17,7 @@ from antiphon.models.model import ModelSpec, SessionState
 from antiphon_actors.channels import ChannelError
 from antiphon_actors.models import wire
 from antiphon_actors.models.connection import AnswerStreams, Connection
-from antiphon_actors.models.wire import Member, Status
+from antiphon_actors.models.wire import Member, Members, Status
 from antiphon_actors.session.endpoint import Endpoint
 
 MAX_WAITING = 1024
@@ -193,6 +193,9 @@ class RemoteModel:
             if session is not None and not self._enter(session, connection):
                 return  # all of the session was sent elsewhere
         now = time.monotonic()
+        if not connection.takes(now):
+            self._refuse_for(request, [connection], now)
+            return
         if request.deadline <= now:
             late = DeadlineExceededError(f"{self.name}: no answer in time", provider=self.name)
             self._end(request, late)
@@ -216,10 +219,9 @@ class RemoteModel:
         if not ready:
             self._wait(request, now)
             return None
-        willing = [connection for connection in ready if connection.full_until <= now]
+        willing = [connection for connection in ready if connection.takes(now)]
         if not willing:
-            retry_after = min(connection.full_until for connection in ready) - now
-            self._refuse(request, f"{self.name} has too much to do", retry_after)
+            self._refuse_for(request, ready, now)
             return None
         if request.session is not None:
             return min(willing, key=lambda each: (each.load.sessions, *each.busy))
@@ -234,6 +236,11 @@ class RemoteModel:
         else:
             self._waiting[request] = None
             self._look_for_actors()
+
+    def _refuse_for(self, request: Request, full: Iterable[Connection], now: float) -> None:
+        """Refuses what actors would refuse."""
+        retry_after = min(max(each.full_until - now, each.load.wait_secs / 2) for each in full)
+        self._refuse(request, f"{self.name} has too much to do", max(retry_after, 0.001))
 
     def _refuse(self, request: Request, why: str, retry_after: float) -> None:
         self._refusals += 1
@@ -327,11 +334,9 @@ class RemoteModel:
         if over:
             self._deliver(over)
 
-    def told(
-        self, connection: Connection, version: int, leaving: bool, members: Sequence[Member]
-    ) -> None:
+    def told(self, connection: Connection, said: Members) -> None:
         """Takes an actor's word about itself and the others."""
-        if leaving and not connection.leaving:
+        if said.leaving and not connection.leaving:
             connection.leaving = True
             for session in list(connection.sessions):
                 self._move_on(session)
@@ -339,9 +344,9 @@ class RemoteModel:
             if not self._ready():
                 self._look_for_actors()
         self._send_waiting()
-        if version > self._version and not self._closed:
-            self._version = version
-            for member in members:
+        if said.version > self._version and not self._closed:
+            self._version = said.version
+            for member in said.members:
                 self._connecting(member)
 
     def lost(self, connection: Connection, why: str) -> None:
@@ -392,7 +397,7 @@ class RemoteModel:
         return [each for each in self._connections.values() if each.ready]
 
     def _has_willing(self, now: float) -> bool:
-        return any(each.full_until <= now for each in self._ready())
+        return any(each.takes(now) for each in self._ready())
 
     def _look_for_actors(self) -> asyncio.Task[None]:
         """Begins to look for actors, if that is not under way."""

@@ -246,21 +246,37 @@ class Member:
     uri: str
 
 
-def write_members(version: int, leaving: bool, members: tuple[Member, ...]) -> bytes:
-    """All actors of the model that take requests, and whether the sender is about to end."""
-    written: bytes = msgpack.packb(
-        (6, version, leaving, [(member.actor_id, member.uri) for member in members])
-    )
+@dataclass(frozen=True, slots=True)
+class Members:
+    """What an actor says of its model, at the beginning and when it changes.
+
+    Attributes:
+        version: Higher than of what was said before, by whatever actor of the model.
+        leaving: Whether the actor takes nothing new and is about to end.
+        limit: Requests that it may have at a time; it would refuse more.
+        members: All actors of the model that take requests.
+    """
+
+    version: int
+    leaving: bool
+    limit: int
+    members: tuple[Member, ...]
+
+
+def write_members(said: Members) -> bytes:
+    """What an actor says of its model."""
+    members = [(member.actor_id, member.uri) for member in said.members]
+    written: bytes = msgpack.packb((6, said.version, said.leaving, said.limit, members))
     return written
 
 
-def read_members(record: list[Any]) -> tuple[int, bool, tuple[Member, ...]]:
+def read_members(record: list[Any]) -> Members:
     """What `write_members` wrote.
 
     Raises:
         Malformed: It is something else.
     """
-    version, leaving, plain = fields(record, int, bool, list)[:3]
+    version, leaving, limit, plain = fields(record, int, bool, int, list)[:4]
     members = []
     for each in plain:
         match each:
@@ -268,4 +284,4 @@ def read_members(record: list[Any]) -> tuple[int, bool, tuple[Member, ...]]:
                 members.append(Member(actor_id, uri))
             case _:
                 raise Malformed("a member is not an id and an address")
-    return version, leaving, tuple(members)
+    return Members(version, leaving, limit, tuple(members))

@@ -27,7 +27,7 @@ _MEMORY = 0.98
 # The same for the time between two requests.
 _GAP_MEMORY = 0.9
 # What a refused request is told to wait at least.
-_LEAST_RETRY_SECS = 0.01
+_LEAST_RETRY_SECS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,11 @@ class Limits:
     max_queued: int
     longest_wait_secs: float = 0.0
     batch_secs: float | None = None
+
+    @property
+    def most(self) -> int:
+        """Requests that there may be at a time: those that wait and a batch."""
+        return self.max_queued + self.max_batch
 
     @classmethod
     def of(cls, model: Model) -> Limits:
@@ -166,7 +171,8 @@ class Batcher:
         """
         wait = self.expected_wait_secs(now)
         if self._queued >= self.limits.max_queued or now + wait > request.deadline:
-            return max(wait, _LEAST_RETRY_SECS)
+            # By then half of those that wait have been served: later, there might be nothing to do.
+            return max(wait / 2, _LEAST_RETRY_SECS)
         gap = now - self._last_arrival
         if gap < math.inf:
             known = self._gap < math.inf

@@ -104,6 +104,11 @@ class ModelRunner:
         return self._batcher.expected_wait_secs(time.monotonic())
 
     @property
+    def limits(self) -> Limits:
+        """The bounds of its queue and batches."""
+        return self._batcher.limits
+
+    @property
     def times(self) -> BatchTimes:
         """How long its batches take."""
         return self._batcher.times

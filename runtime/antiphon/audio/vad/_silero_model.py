@@ -18,8 +18,6 @@ class SileroModel(Model):
     """
 
     max_batch = 64
-    # A window is of use for some ms: who cannot have it by then hears it in its own process.
-    max_queued = 128
     longest_wait_secs = 0.001
     # A full batch takes half a millisecond.
     quick: ClassVar[bool] = True

@@ -15,7 +15,7 @@ from antiphon.audio.vad._silero_network import (
     silero_network,
 )
 from antiphon.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, OverloadedError
 from antiphon.models.client import ModelClient, ModelSession
 from antiphon.models.model import ModelSpec
 from antiphon.models.provider import connect_model, runs_in_process
@@ -142,7 +142,7 @@ class SileroVADAnalyzer(VADAnalyzer):
         if session is None:  # given up, in the middle of a piece
             return self.voice_confidence(window)
         try:
-            confidence: float = await session.request(window, deadline_secs=ANSWER_SECS)
+            confidence = await ask(session, window)
         except AntiphonError as error:
             if session is not self._session:  # disconnected meanwhile
                 return self.voice_confidence(window)
@@ -160,3 +160,23 @@ class SileroVADAnalyzer(VADAnalyzer):
         for each in heard:
             self.voice_confidence(each)
         return self.voice_confidence(window)
+
+
+async def ask(session: ModelSession, window: bytes) -> float:
+    """Has a window heard within `ANSWER_SECS`; a model that is busy for a moment is asked again.
+
+    Raises:
+        AntiphonError: It was not.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + ANSWER_SECS
+    while True:
+        try:
+            confidence: float = await session.request(window, deadline_secs=until - loop.time())
+        except OverloadedError as error:
+            pause = error.retry_after or 0.0
+            if loop.time() + pause >= until:
+                raise
+            await asyncio.sleep(pause)
+        else:
+            return confidence
