@@ -10,6 +10,9 @@ from typing import Any, Literal
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.processor_actor import DEFAULT_HOST, ActorFacts
 
+NAMESPACE = "antiphon"
+"""Ray namespace of detached agents and their actors."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
@@ -38,7 +41,7 @@ class AgentSettings:
 
     Attributes:
         hub_dir: Directory for the Unix sockets of the node's actors; must exist, mode 0700. Empty:
-            the agent makes one, and removes it when it shuts down.
+            the agent makes one, and removes it when it shuts down. A detached agent keeps its state there.
         pools: Capacity rules.
         warm_workers: Blank workers kept started, beyond the reserve of actors.
         start_deadline_secs: How long an actor may take to be ready.
@@ -48,6 +51,7 @@ class AgentSettings:
         supervisor_arguments: Further keyword arguments of its constructor.
         network: How sessions may use other nodes; None if each stays on one. With it hosts and
             supervisors are constructed with `network=Network(...)`.
+        detached: The agent and its actors outlive the job that made it, and one another: see `create_agent`.
     """
 
     hub_dir: str
@@ -58,6 +62,7 @@ class AgentSettings:
     supervisor: str = "antiphon_actors.supervisor:SupervisorActor"
     supervisor_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkSettings | None = None
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +143,18 @@ class Deaths:
     cursor: int
     deaths: tuple[ActorDeath, ...]
     missed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Answer of `NodeAgent.suspect`.
+
+    Attributes:
+        finding: "alive": nothing is wrong with it. "stuck": its event loop does nothing; its sessions are
+            being moved off, and it is killed then. "frozen": its process did nothing; it has been killed.
+            "dead": it is gone. The last two are, or were, reported by `NodeAgent.deaths`.
+        text: What was found, for people.
+    """
+
+    finding: Literal["alive", "stuck", "frozen", "dead"]
+    text: str

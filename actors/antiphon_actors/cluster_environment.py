@@ -22,6 +22,7 @@ from antiphon_actors.ray_internal import LAZY_IMPORTS_OF_RAY
 PRELOADED_MODULES = (
     *LAZY_IMPORTS_OF_RAY,
     "uvloop",
+    "antiphon_actors._worker_setup",
     "antiphon_actors.node_agent",
     "antiphon_actors.processor_actor",
     "antiphon_actors.processor_host",

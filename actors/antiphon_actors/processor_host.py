@@ -138,6 +138,11 @@ class ProcessorHost:
         """Where other processes reach this one."""
         return self._endpoint.uri
 
+    @property
+    def session_ids(self) -> list[str]:
+        """The sessions that have processors here."""
+        return list(self._sessions)
+
     async def start(self) -> str:
         """Opens the host and returns its hub's URI."""
         self.prefix = claim_process_prefix()

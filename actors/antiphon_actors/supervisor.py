@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,15 @@ from typing import Any, Literal
 import ray
 from loguru import logger
 
-from antiphon.errors import SessionError
+from antiphon.errors import AntiphonError, SessionError
 from antiphon.pipeline.executor import Executor, use_executor
 from antiphon.runner.types import RunnerArguments
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
-from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
+from antiphon_actors.processor_actor import ActorFacts, WatchedActor
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
 from antiphon_actors.session.endpoint import Endpoint
@@ -30,6 +31,7 @@ from antiphon_actors.session.network import Network
 from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_tasks_apart
 
 CANCEL_DEADLINE_SECS = 4.0
+AGENT_DEADLINE_SECS = 10.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
@@ -147,6 +149,8 @@ class _Running:
 
     def __init__(self, task: asyncio.Task[int]) -> None:
         self.task = task
+        # What runs its tasks.
+        self.executors: list[ActorExecutor] = []
 
 
 class SupervisorActor(WatchedActor):
@@ -158,12 +162,13 @@ class SupervisorActor(WatchedActor):
         network: The node's place among others; None if sessions stay on one node.
     """
 
+    role = "supervisor"
+
     def __init__(self, hub_dir: str, agent: Any, network: Network | None = None) -> None:
         super().__init__()
         self._hub_dir = hub_dir
-        self._agent = agent
+        self._agent = AgentClient(agent)
         self._endpoint = Endpoint(f"supervisor-{os.getpid()}", network)
-        self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Running] = {}
 
@@ -177,7 +182,7 @@ class SupervisorActor(WatchedActor):
                 prefix = claim_process_prefix()
                 await self._endpoint.start(f"unix://{self._hub_dir}/supervisor-{os.getpid()}.sock")
                 # The first call to an actor connects to it, which no session shall wait for.
-                await self._agent.start.remote()
+                await self._agent.call("start", deadline_secs=AGENT_DEADLINE_SECS)
                 context = ray.get_runtime_context()
                 self._facts = ActorFacts(
                     uri=self._endpoint.uri,
@@ -190,6 +195,14 @@ class SupervisorActor(WatchedActor):
     def statistics(self) -> dict[str, Any]:
         """Numbers for the health check."""
         return {"sessions": len(self._sessions), "links": self._endpoint.statistics()}
+
+    def session_names(self) -> list[str]:
+        """The sessions that run here."""
+        return list(self._sessions)
+
+    def agent_returned(self) -> None:
+        """Repeats what sessions have asked of the agent that died."""
+        self._agent.returned()
 
     async def run_session(
         self, spec: SessionSpec
@@ -233,10 +246,38 @@ class SupervisorActor(WatchedActor):
         await asyncio.wait({running.task}, timeout=CANCEL_DEADLINE_SECS)
         return running.task.done()
 
-    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
-    async def ctl_pid(self) -> int:
-        """The process id, from the control thread."""
-        return os.getpid()
+    async def evacuate(self, uris: Sequence[str], deadline_secs: float) -> list[str]:
+        """Moves the processors of all sessions off processes that are to end.
+
+        Args:
+            uris: Of the processes' hubs.
+            deadline_secs: How long that may take.
+
+        Returns:
+            The sessions that still need one of them.
+        """
+
+        async def one(executor: ActorExecutor) -> bool:
+            try:
+                async with asyncio.timeout(deadline_secs):
+                    return await executor.evacuate(uris, deadline_secs)
+            except (AntiphonError, TimeoutError) as error:
+                logger.warning("processors were not moved", error=repr(error))
+                return False
+
+        async def all_of(session_id: str, running: _Running) -> str | None:
+            moved = await asyncio.gather(*map(one, running.executors))
+            return None if all(moved) else session_id
+
+        left = await asyncio.gather(*(all_of(*item) for item in self._sessions.items()))
+        return [session_id for session_id in left if session_id is not None]
+
+    async def hand_over(self, session_id: str) -> bool:
+        """Has a session go on in another supervisor; whether it has left this one.
+
+        A session of this supervisor cannot: nobody holds its caller's line meanwhile. It stays until it ends.
+        """
+        return session_id not in self._sessions
 
     async def stop(self) -> None:
         """Ends every session and closes the hub."""
@@ -263,7 +304,7 @@ class SupervisorActor(WatchedActor):
                 nonlocal numbered
                 numbered += 1
                 name = spec.session_id if numbered == 1 else f"{spec.session_id}.{numbered}"
-                return ActorExecutor(
+                made = ActorExecutor(
                     name,
                     self._endpoint,
                     AgentProvider(self._agent, spec.session_id),
@@ -272,6 +313,8 @@ class SupervisorActor(WatchedActor):
                     record=record,
                     import_paths=[spec.bot_file.directory],
                 )
+                self._sessions[spec.session_id].executors.append(made)
+                return made
 
             with output_directory(
                 spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 
+from antiphon_actors.agent_store import KeptElsewhere
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.neighbours import Neighbours, Node
@@ -55,7 +56,9 @@ class FakeNode:
             self._next += 1
         return places
 
-    async def take_specs(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+    async def take_specs(
+        self, specs: Sequence[tuple[int, Any]], call: str
+    ) -> list[BaseException | None]:
         self.attached += specs
         return [None if lease in self.leases else LookupError(str(lease)) for lease, _ in specs]
 
@@ -78,6 +81,7 @@ class Cluster:
     def __init__(self, **room: int) -> None:
         self.nodes = {name: FakeNode(name, count) for name, count in room.items()}
         self.made: list[str] = []
+        self.lost: list[KeptElsewhere] = []
         here = self.nodes["a"]
         self.neighbours = Neighbours(
             "a",
@@ -89,6 +93,8 @@ class Cluster:
             acquire_here=here.give,
             attach_here=here.take_specs,
             release_here=here.free,
+            changed=lambda: None,
+            lost=self.lost.append,
         )
 
     def make(self, name: str) -> FakeNode:
@@ -103,6 +109,22 @@ class Cluster:
         return {name: len(node.leases) for name, node in self.nodes.items()}
 
 
+Clusters = Callable[..., Cluster]
+
+
+@pytest.fixture
+async def clusters() -> AsyncIterator[Clusters]:
+    made: list[Cluster] = []
+
+    def make(**room: int) -> Cluster:
+        made.append(Cluster(**room))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.neighbours.close()
+
+
 PLAIN, CAMERA = ActorWanted("X"), ActorWanted("Y", resources={"camera": 1.0})
 
 
@@ -115,8 +137,8 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_this_node_first_then_the_others_one_after_another() -> None:
-    cluster = Cluster(a=3, b=2, c=2)
+async def test_this_node_first_then_the_others_one_after_another(clusters: Clusters) -> None:
+    cluster = clusters(a=3, b=2, c=2)
     assert where(await cluster.acquire("s", PLAIN, PLAIN)) == "aa"
     assert cluster.made == []
     # What does not fit stays together.
@@ -129,8 +151,8 @@ async def test_this_node_first_then_the_others_one_after_another() -> None:
     assert cluster.used == {"a": 3, "b": 2, "c": 1}
 
 
-async def test_what_this_node_lacks_is_found_where_it_is() -> None:
-    cluster = Cluster(a=2, b=2, c=1)
+async def test_what_this_node_lacks_is_found_where_it_is(clusters: Clusters) -> None:
+    cluster = clusters(a=2, b=2, c=1)
     places = await cluster.acquire("s", CAMERA, PLAIN)
     assert where(places) == "ca"
     with pytest.raises(NoActorError, match="c is full"):
@@ -141,12 +163,18 @@ async def test_what_this_node_lacks_is_found_where_it_is() -> None:
         await cluster.acquire("u", ActorWanted("Z", resources={"num_cpus": 3}))
 
 
-async def test_specs_and_releases_find_their_way() -> None:
-    cluster = Cluster(a=2, b=2, c=2)
+async def test_specs_and_releases_find_their_way(clusters: Clusters) -> None:
+    cluster = clusters(a=2, b=2, c=2)
     first, second, third = await cluster.acquire("s", PLAIN, CAMERA, PLAIN)
     assert second.lease_id < 0
     answers = await cluster.neighbours.attach(
-        [(third.lease_id, "three"), (second.lease_id, "two"), (first.lease_id, "one"), (99, "none")]
+        [
+            (third.lease_id, "three"),
+            (second.lease_id, "two"),
+            (first.lease_id, "one"),
+            (99, "none"),
+        ],
+        "call",
     )
     assert [type(answer) for answer in answers] == [type(None)] * 3 + [LookupError]
     assert cluster.nodes["c"].attached == [(1, "two")]
@@ -159,8 +187,8 @@ async def test_specs_and_releases_find_their_way() -> None:
     assert cluster.used["a"] == 1
 
 
-async def test_who_does_not_wait_any_more_keeps_nothing() -> None:
-    cluster = Cluster(a=0, b=1)
+async def test_who_does_not_wait_any_more_keeps_nothing(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=1)
     cluster.nodes["b"].may_answer.clear()
     asking = asyncio.create_task(cluster.acquire("s", PLAIN))
     while not cluster.made:  # noqa: ASYNC110 - a thread lists the nodes
@@ -174,8 +202,8 @@ async def test_who_does_not_wait_any_more_keeps_nothing() -> None:
     assert cluster.used == {"a": 0, "b": 0}
 
 
-async def test_the_parts_of_a_session_are_released_with_it() -> None:
-    cluster = Cluster(a=0, b=4)
+async def test_the_parts_of_a_session_are_released_with_it(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=4)
     for name in ("s", "s/s", "s/s.2", "st"):
         await cluster.acquire(name, PLAIN)
     assert cluster.used == {"a": 0, "b": 4}
@@ -184,8 +212,8 @@ async def test_the_parts_of_a_session_are_released_with_it() -> None:
     assert [each.session_id for each in cluster.neighbours._places.values()] == ["st"]
 
 
-async def test_what_is_granted_after_the_release_is_given_back() -> None:
-    cluster = Cluster(a=0, b=1)
+async def test_what_is_granted_after_the_release_is_given_back(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=1)
     cluster.nodes["b"].may_answer.clear()
     asking = asyncio.create_task(cluster.acquire("s/s", PLAIN))
     while not cluster.made:  # noqa: ASYNC110 - a thread lists the nodes

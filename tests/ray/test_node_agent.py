@@ -53,7 +53,7 @@ async def until(condition: Callable[[dict[str, Any]], bool], agent: Any) -> dict
 
 
 def sockets(hub: Path) -> list[Path]:
-    return list(hub.iterdir())
+    return list(hub.glob("*.sock"))
 
 
 async def gone(pid: int) -> None:

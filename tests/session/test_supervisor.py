@@ -111,7 +111,9 @@ class FakeAgent:
         facts = ActorFacts(uri=self.host.uri, pid=1, prefix=0, node_id="node")
         return [ActorPlace(lease, "0123456789", facts) for lease in leases]
 
-    async def _attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+    async def _attach(
+        self, specs: Sequence[tuple[int, Any]], call: str
+    ) -> list[BaseException | None]:
         for _, spec in specs:
             await self.host.attach(spec)
         return [None] * len(specs)

@@ -278,6 +278,13 @@ class ActorExecutor(Executor):
             )
         self._execution = self._node = None
 
+    async def evacuate(self, uris: Sequence[str], deadline_secs: float) -> bool:
+        """Moves processors off processes that are to end; whether none of them is needed any more.
+
+        A processor that runs cannot be moved yet: it stays where it is.
+        """
+        return not any(host.uri in uris for host in self._hosts.values())
+
     async def _acquire(self, plan: Plan) -> None:
         moved = plan.moved
 

@@ -31,6 +31,11 @@ class FakeHost:
         self.socket = Path(hub_dir) / f"{name}.sock"
         self.attached: list[Any] = []
 
+    @property
+    def session_ids(self) -> list[str]:
+        """Of what is attached: those who give a spec "session NAME" have a session."""
+        return [spec[8:] for spec in self.attached if str(spec).startswith("session ")]
+
     async def start(self) -> str:
         await asyncio.to_thread(self.socket.touch)
         return f"unix://{self.socket}"
