@@ -52,6 +52,9 @@ class AgentSettings:
         network: How sessions may use other nodes; None if each stays on one. With it hosts and
             supervisors are constructed with `network=Network(...)`.
         detached: The agent and its actors outlive the job that made it, and one another: see `create_agent`.
+        orphaned_secs: How long actors wait for the return of an agent that is gone, before they end.
+        unused_secs: How long after its restart an agent frees the places that nobody uses: who was given one,
+            or was to free it, has had its time by then.
     """
 
     hub_dir: str
@@ -63,6 +66,8 @@ class AgentSettings:
     supervisor_arguments: Mapping[str, Any] = field(default_factory=dict)
     network: NetworkSettings | None = None
     detached: bool = False
+    orphaned_secs: float = 60.0
+    unused_secs: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import importlib
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import ray
@@ -16,6 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 
 from antiphon_actors.adoption import actor_name, number_in
 from antiphon_actors.agent_types import NAMESPACE, AgentSettings
+from antiphon_actors.channels.uris import ProcessAddress, parse_uri
 from antiphon_actors.pool_types import Role, StartActor
 from antiphon_actors.processes import ProcessId
 from antiphon_actors.processor_actor import ActorFacts, ProcessorActor, actor_options, remote_class
@@ -261,13 +263,14 @@ class Fleet:
         member = self._members.pop(number, None)
         if member is None:
             return
-        if member.facts is not None:
-            self._by_pid.pop(member.facts.pid, None)
         if kill:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(member.handle)
             if member.process is not None:
                 member.process.kill()
+        if member.facts is not None:
+            self._by_pid.pop(member.facts.pid, None)
+            _remove_socket(member.facts.uri)
         self._owner.actor_left(number)
 
     async def wait_for_end(self, deadline_secs: float) -> None:
@@ -277,6 +280,15 @@ class Fleet:
             await asyncio.wait(watches, timeout=deadline_secs)
         for number in list(self._members):
             self.forget(number, kill=True)
+
+
+def _remove_socket(uri: str) -> None:
+    """Removes the socket of a process that could not do so itself."""
+    if uri:
+        address = parse_uri(ProcessAddress.parse(uri).local)
+        if address.scheme == "unix":
+            with contextlib.suppress(OSError):
+                Path(address.target).unlink(missing_ok=True)
 
 
 def _named_actors(node_id: str) -> dict[int, Any]:

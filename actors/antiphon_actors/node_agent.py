@@ -99,7 +99,11 @@ class NodeAgent(WatchedActor):
             on_drains=self._save_soon,
         )
         self._succession = Succession(
-            self._pools, self._fleet, perform=self._perform, joined=self._supervision.joined
+            self._pools,
+            self._fleet,
+            perform=self._perform,
+            joined=self._supervision.joined,
+            unused_secs=settings.unused_secs,
         )
         self._answers: dict[int, asyncio.Future[Grant]] = {}
         self._deaths = DeathLog(first - 1)
@@ -477,7 +481,8 @@ class NodeAgent(WatchedActor):
             # A refill of the reserve leaves the machine to the session that has just been served.
             self._hurry.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), _REFILL_DELAY_SECS)
+                async with asyncio.timeout(_REFILL_DELAY_SECS):
+                    await self._hurry.wait()
         await self._fleet.start(action)
 
     def actor_ready(self, member: Member) -> None:
@@ -624,8 +629,10 @@ class NodeAgent(WatchedActor):
             self._clock_news.clear()
             due = self._pools.wake_at(time.monotonic())
             pause = max(due - time.monotonic(), 0.001) if due is not None else None
+            # Not `wait_for`, which can absorb a cancellation.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._clock_news.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._clock_news.wait()
 
     async def _leave_network(self, wait_secs: float) -> None:
         if self._across is not None:

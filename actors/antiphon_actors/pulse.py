@@ -31,9 +31,6 @@ from antiphon_actors import termination
 from antiphon_actors.processes import ProcessId, resident_bytes, waited_for_processor_secs
 
 PERIOD_SECS = 0.25
-ORPHANED_SECS = 60.0
-"""How long the actors of an agent wait for its return before they end."""
-
 UNREAD_SECS = 10.0
 """How long an agent that is there may not read what its actors send; then they kill it, and Ray restarts it."""
 
@@ -95,10 +92,12 @@ class PulseAddress:
     Attributes:
         path: The agent's socket; empty for nowhere.
         restartable: The agent's process, if Ray starts it anew when it dies.
+        orphaned_secs: How long an actor waits for the return of an agent that is gone, before it ends.
     """
 
     path: str
     restartable: ProcessId | None = None
+    orphaned_secs: float = 60.0
 
 
 class LoopProbe:
@@ -167,7 +166,6 @@ class PulseSender:
         address: Where they go; `move` changes it.
         loop: The main loop.
         on_orphaned: Called in the sender's thread, once, when the agent has been gone for too long.
-        orphaned_secs: How long that is.
         unread_secs: How long an agent may be there without reading.
     """
 
@@ -177,13 +175,11 @@ class PulseSender:
         loop: asyncio.AbstractEventLoop,
         *,
         on_orphaned: Callable[[], None],
-        orphaned_secs: float = ORPHANED_SECS,
         unread_secs: float = UNREAD_SECS,
     ) -> None:
         self._address = address
         self._probe = LoopProbe(loop)
         self._on_orphaned = on_orphaned
-        self._orphaned_secs = orphaned_secs
         self._unread_secs = unread_secs
         # When one was last taken, and when the agent was last seen to be there.
         self._taken_at = self._there_at = time.monotonic()
@@ -195,6 +191,8 @@ class PulseSender:
 
     def start(self) -> None:
         """Begins."""
+        # At once, so that the loop's thread is known when it gets stuck.
+        self._probe.post(time.monotonic())
         self._thread.start()
 
     def move(self, address: PulseAddress) -> None:
@@ -223,7 +221,7 @@ class PulseSender:
                 self._wake_agent(now)
         except OSError:
             self._taken_at = now
-            if now - self._there_at >= self._orphaned_secs:
+            if now - self._there_at >= self._address.orphaned_secs:
                 self._there_at = math.inf
                 self._on_orphaned()
         else:

@@ -111,11 +111,10 @@ class Retirements:
                 text, move_at, plan.move_secs, stop_at, plan.stop_when_tried
             )
         else:
-            found.text = text
             found.stop_when_tried |= plan.stop_when_tried
             found.move_at = min(found.move_at, move_at)
-            stops = [at for at in (found.stop_at, stop_at) if at is not None]
-            found.stop_at = min(stops, default=None)
+            if stop_at is not None and (found.stop_at is None or stop_at < found.stop_at):
+                found.stop_at, found.text = stop_at, text
         return self.tick(now)
 
     def moved(self, actor: int, now: float) -> list[RetirementAction]:

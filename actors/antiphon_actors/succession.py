@@ -21,8 +21,7 @@ from antiphon_actors.ray_internal import actor_id_of
 ANSWER_SECS = 2.0
 """How long an actor may take to say what it is."""
 
-GRACE_SECS = 30.0
-"""After so long a place is freed that nobody uses: who was given it, or was to free it, has had its time."""
+_LOOK_AGAIN_SECS = 2.0
 
 
 class Succession:
@@ -33,7 +32,7 @@ class Succession:
         fleet: The actors.
         perform: Carries out what the pools want done.
         joined: Told of each actor that is taken over.
-        grace_secs: How long places may be without use.
+        unused_secs: After how long places are freed that nobody uses.
     """
 
     def __init__(
@@ -43,13 +42,13 @@ class Succession:
         *,
         perform: Callable[[list[Action]], None],
         joined: Callable[[Member], None],
-        grace_secs: float = GRACE_SECS,
+        unused_secs: float,
     ) -> None:
         self._pools = pools
         self._fleet = fleet
         self._perform = perform
         self._joined = joined
-        self._grace_secs = grace_secs
+        self._unused_secs = unused_secs
         self._adopted = self._lost = self._ended = self._freed = 0
         self._took_secs = 0.0
 
@@ -86,9 +85,9 @@ class Succession:
         """Frees, after a while, the places that nobody uses."""
         if not self._adopted:
             return
-        await asyncio.sleep(self._grace_secs)
+        await asyncio.sleep(self._unused_secs)
         unused = set(await self._unused())
-        await asyncio.sleep(ANSWER_SECS)
+        await asyncio.sleep(_LOOK_AGAIN_SECS)
         # Twice, as a session may just have come or gone.
         unused &= set(await self._unused())
         if unused:

@@ -108,7 +108,7 @@ class Supervision:
         path = Path(self._fleet.hub_dir) / name
         self._receiver = PulseReceiver(path, self._pulse)
         me = ProcessId.of(os.getpid()) if self._settings.detached else None
-        self._fleet.pulse = PulseAddress(str(path), me)
+        self._fleet.pulse = PulseAddress(str(path), me, self._settings.orphaned_secs)
         _ = self._spawn(self._keep_time(), "supervision")
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class Supervision:
 
     def joined(self, member: Member) -> None:
         """An actor is ready, or was taken over."""
-        self._health.joined(member.number, member.role, time.monotonic())
+        self._health.joined(member.number, member.role, _now())
         self._news.set()
 
     def left(self, number: int) -> None:
@@ -144,7 +144,7 @@ class Supervision:
             return Verdict("dead", "the actor is gone")
         if record.reason is Reason.STUCK:
             return Verdict("stuck", record.text)
-        self._act(self._health.suspected(member.number, why, time.monotonic()))
+        self._act(self._health.suspected(member.number, why, _now()))
         # Whoever else looks at it now shares the answer.
         return await asyncio.shield(self._looks[member.number])
 
@@ -160,13 +160,13 @@ class Supervision:
             "lag_ms": record.lag_ms,
             "memory_bytes": record.memory_bytes,
             "growth_bytes": record.growth_bytes,
-            "silent_secs": time.monotonic() - record.heard_at,
+            "silent_secs": _now() - record.heard_at,
         }
 
     def _pulse(self, pulse: Pulse) -> None:
         member = self._fleet.of_process(pulse.pid)
         if member is not None:
-            self._act(self._health.pulse(member.number, pulse, time.monotonic()))
+            self._act(self._health.pulse(member.number, pulse, _now()))
 
     def _act(self, actions: Sequence[HealthAction]) -> None:
         for action in actions:
@@ -187,7 +187,7 @@ class Supervision:
             if member is None:
                 return Verdict("dead", "the actor is gone")
             finding, text = await examine(member)
-            self._act(self._health.examined(number, finding, text, time.monotonic()))
+            self._act(self._health.examined(number, finding, text, _now()))
             return Verdict(finding.value, text)
         finally:
             self._looks.pop(number, None)
@@ -211,7 +211,7 @@ class Supervision:
         self._retire(action.actor, f"{action.reason}: {action.text}", plan)
 
     def _retire(self, number: int, text: str, plan: Plan) -> None:
-        now = time.monotonic()
+        now = _now()
         self._perform(self._pools.retire(number, text, now))
         if self._pools.knows(number):
             self._follow(self._retirements.begin(number, text, plan, now))
@@ -236,8 +236,8 @@ class Supervision:
         if member is not None:
             moved = await self._evacuation.move(member, action.deadline_secs)
             self._drains.moved(action.actor, moved)
-            logger.info("sessions moved", actor_id=member.actor_id, count=moved)
-        self._follow(self._retirements.moved(action.actor, time.monotonic()))
+            logger.debug("sessions moved", actor_id=member.actor_id, count=moved)
+        self._follow(self._retirements.moved(action.actor, _now()))
 
     # --- drains ---------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Supervision:
             self._concerned(target),
             deadline_secs=deadline_secs,
             reason=reason,
-            now=time.monotonic(),
+            now=_now(),
         )
         logger.info("drain", target=str(target), deadline_secs=deadline_secs, reason=reason)
         self._carry_out(actions)
@@ -266,11 +266,11 @@ class Supervision:
 
     def drain_progress(self) -> list[DrainProgress]:
         """How the drains are getting on."""
-        return self._drains.progress(time.monotonic())
+        return self._drains.progress(_now())
 
     def kept_drains(self) -> tuple[KeptDrain, ...]:
         """The drains that a restarted agent has to go on with."""
-        ahead = time.time() - time.monotonic()
+        ahead = time.time() - _now()
         return tuple(
             KeptDrain(target.what, target.name, reason, ahead + until)
             for target, reason, until in self._drains.kept()
@@ -323,7 +323,7 @@ class Supervision:
 
     async def _keep_time(self) -> None:
         while True:
-            now = time.monotonic()
+            now = _now()
             if self._receiver is not None:
                 # What this process was too busy to read is no silence of theirs.
                 self._receiver.drain()
@@ -335,11 +335,15 @@ class Supervision:
             # What has just been done is not news to this task.
             self._news.clear()
             due = [self._health.wake_at(), self._retirements.wake_at(), self._drains.wake_at()]
-            pause = min((at - time.monotonic() for at in due if at is not None), default=None)
+            pause = min((at - _now() for at in due if at is not None), default=None)
+            # Not `wait_for`, which can absorb a cancellation.
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._news.wait(), max(pause, 0.001) if pause is not None else None
-                )
+                async with asyncio.timeout(max(pause, 0.001) if pause is not None else None):
+                    await self._news.wait()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def examine(member: Member) -> tuple[Finding, str]:
