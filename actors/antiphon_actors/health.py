@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from antiphon_actors.pool_types import PoolSettings, Role
 from antiphon_actors.pulse import Pulse
@@ -24,6 +24,30 @@ SLOW_PERIOD_SECS = 10.0
 
 LOOK_AGAIN_SECS = 5.0
 """How often one that is silent, but found well, is looked at."""
+
+ISOLATIONS = 5
+ISOLATIONS_PERIOD_SECS = 60.0
+"""A kind of which so many actors got stuck or slow within this time is so by nature: to move what it does to
+other actors again and again would help nobody."""
+
+PATIENCE = 10.0
+"""How many times longer than others an actor may do nothing that begins, or is of such a kind."""
+
+
+class Use(Protocol):
+    """What is asked about an actor's use (`NodePools`)."""
+
+    def served(self, actor: int) -> int:
+        """How many places in it have been given away, ever."""
+
+    def assigned_at(self, actor: int) -> float:
+        """When the last one was."""
+
+    def kind_of(self, actor: int) -> str:
+        """What it serves; empty while it serves nobody."""
+
+    def is_pooled(self, actor: int) -> bool:
+        """Whether it may be replaced for its age: not one that serves a single session."""
 
 
 class Condition(enum.StrEnum):
@@ -138,21 +162,15 @@ class NodeHealth:
 
     Args:
         settings: What is too slow, too silent, too large.
-        served: How many places in an actor have been given away, ever.
-        pooled: Whether an actor may be replaced for its age: not one that serves a single session.
+        use: What the actors are used for.
     """
 
-    def __init__(
-        self,
-        settings: PoolSettings,
-        *,
-        served: Callable[[int], int],
-        pooled: Callable[[int], bool],
-    ) -> None:
+    def __init__(self, settings: PoolSettings, use: Use) -> None:
         self._settings = settings
-        self._served = served
-        self._pooled = pooled
+        self._use = use
         self._records: dict[int, ActorRecord] = {}
+        # When actors of a kind got stuck or slow; bounded by the kinds that did lately.
+        self._isolations: dict[str, deque[float]] = {}
         # The one that goes according to plan: never two at a time.
         self._planned: int | None = None
 
@@ -184,19 +202,20 @@ class NodeHealth:
         record.look_at = now + self._settings.max_silence_secs
         record.lag_ms = pulse.lag_ms
         record.memory_bytes = pulse.memory_bytes
-        served = self._served(actor)
+        served = self._use.served(actor)
         if served < self._settings.settled_sessions:
             record.settled_bytes = None
         elif record.settled_bytes is None:
             record.settled_bytes = pulse.memory_bytes
         if pulse.leaving:
             return self._isolate(actor, Reason.LEAVING, "it was told to end")
-        if pulse.lag_ms >= self._settings.max_lag_ms:
-            return self._isolate(
-                actor, Reason.STUCK, _late(pulse, f"for {pulse.lag_ms:.0f} ms already")
-            )
-        if pulse.lag_ms >= self._settings.max_lag_ms * SLOW_SHARE:
-            return self._slow(actor, record, pulse, now)
+        limit_ms = self._settings.max_lag_ms
+        patience = self._patience(actor, now)
+        if pulse.lag_ms >= limit_ms * patience:
+            text = _late(pulse, f"for {pulse.lag_ms:.0f} ms already")
+            return self._isolate_sick(actor, Reason.STUCK, text, now)
+        if pulse.lag_ms >= limit_ms * SLOW_SHARE:
+            return self._slow(actor, record, pulse, now, counts=patience == 1.0)
         if record.condition is Condition.SUSPICIOUS and not self._was_slow(record, now):
             record.condition, record.text = Condition.HEALTHY, ""
         return self._worn_out(actor, record, served)
@@ -221,7 +240,12 @@ class NodeHealth:
             case Finding.ALIVE:
                 return []
             case Finding.STUCK:
-                return self._isolate(actor, Reason.STUCK, text or "its event loop does nothing")
+                if self._patience(actor, now) > 1.0:
+                    # Its pulses say so if it stays stuck.
+                    return []
+                return self._isolate_sick(
+                    actor, Reason.STUCK, text or "its event loop does nothing", now
+                )
             case Finding.FROZEN:
                 return [Destroy(actor, text or "its process does nothing")]
             case Finding.DEAD:
@@ -262,13 +286,33 @@ class NodeHealth:
         record.condition, record.reason, record.text = Condition.ISOLATED, reason, text
         return True
 
-    def _slow(
-        self, actor: int, record: ActorRecord, pulse: Pulse, now: float
+    def _isolate_sick(
+        self, actor: int, reason: Reason, text: str, now: float
     ) -> list[HealthAction]:
-        record.slow.append(now)
-        if len(record.slow) == SLOW_TIMES and now - record.slow[0] <= SLOW_PERIOD_SECS:
+        actions = self._isolate(actor, reason, text)
+        if actions:
+            kind = self._use.kind_of(actor)
+            self._isolations.setdefault(kind, deque(maxlen=ISOLATIONS)).append(now)
+        return actions
+
+    def _patience(self, actor: int, now: float) -> float:
+        """How much longer than others an actor may be slow."""
+        for kind, times in list(self._isolations.items()):
+            if now - times[-1] > ISOLATIONS_PERIOD_SECS:
+                del self._isolations[kind]
+        times = self._isolations.get(self._use.kind_of(actor), deque())
+        by_nature = len(times) == ISOLATIONS and now - times[0] <= ISOLATIONS_PERIOD_SECS
+        begins = now - self._use.assigned_at(actor) <= self._settings.begin_secs
+        return PATIENCE if by_nature or begins else 1.0
+
+    def _slow(
+        self, actor: int, record: ActorRecord, pulse: Pulse, now: float, *, counts: bool
+    ) -> list[HealthAction]:
+        if counts:
+            record.slow.append(now)
+        if counts and len(record.slow) == SLOW_TIMES and now - record.slow[0] <= SLOW_PERIOD_SECS:
             often = f"{SLOW_TIMES} times in {now - record.slow[0]:.0f} s"
-            return self._isolate(actor, Reason.SLOW, _late(pulse, often))
+            return self._isolate_sick(actor, Reason.SLOW, _late(pulse, often), now)
         if record.condition is Condition.HEALTHY:
             record.condition = Condition.SUSPICIOUS
             record.text = _late(pulse, f"for {pulse.lag_ms:.0f} ms")
@@ -278,7 +322,7 @@ class NodeHealth:
         return bool(record.slow) and now - record.slow[-1] <= SLOW_PERIOD_SECS
 
     def _worn_out(self, actor: int, record: ActorRecord, served: int) -> list[HealthAction]:
-        if self._planned is not None or not self._pooled(actor):
+        if self._planned is not None or not self._use.is_pooled(actor):
             return []
         limit, growth = self._settings.max_sessions_per_actor, self._settings.max_growth_bytes
         actions: list[HealthAction] = []

@@ -28,6 +28,8 @@ class PoolActor:
     leases: dict[int, str] = field(default_factory=dict)
     # How many leases have been handed out, and not only been reserved.
     served: int = 0
+    # When the last of them was.
+    assigned_at: float | None = None
     # Why it gets no more leases; empty while it may.
     retiring: str = ""
     idle_since: float = 0.0

@@ -51,6 +51,8 @@ class PoolSettings:
         deaths_period_secs: See `max_deaths`.
         max_lag_ms: An actor whose event loop does nothing for so long, beyond what it waited for a processor,
             is stuck: it gets no new sessions, and its sessions are moved at once.
+        begin_secs: So long after a place in an actor was given away it may be slow: what comes there loads what
+            it needs.
         max_silence_secs: An actor without a sign of life for so long is looked at.
         max_sessions_per_actor: Places in one pooled actor after which it is replaced; 0 for no limit.
         max_growth_bytes: Memory (resident) that a pooled actor may gain since it had served
@@ -77,6 +79,7 @@ class PoolSettings:
     max_deaths: int = 10
     deaths_period_secs: float = 30.0
     max_lag_ms: float = 500.0
+    begin_secs: float = 3.0
     max_silence_secs: float = 1.5
     max_sessions_per_actor: int = 5000
     max_growth_bytes: int = 256 * 1024 * 1024

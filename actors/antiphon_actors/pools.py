@@ -17,6 +17,7 @@ and two that wait never hold what the other lacks.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -43,6 +44,10 @@ from antiphon_actors.pool_types import (
 
 _PROCESSORS: StartClass = (Role.PROCESSOR, ())
 _SUPERVISORS: StartClass = (Role.SUPERVISOR, ())
+
+
+MAX_SUCCESSORS = 4
+"""How many actors may be there beyond `max_actors`, in place of such as retire."""
 
 
 class NodePools:
@@ -105,7 +110,7 @@ class NodePools:
             reason = f"the node has its {self.settings.max_sessions} sessions"
             return request.number, [self._refuse(request, reason, overloaded=True)]
         if self._fill(request, now):
-            return request.number, [self._grant(request), *self._start_needed(now)]
+            return request.number, [self._grant(request, now), *self._start_needed(now)]
         victims = self._victims(request)
         refused = self._reason_to_refuse(request, len(victims), now)
         if refused is not None:
@@ -340,6 +345,17 @@ class NodePools:
         found = self._actors.get(actor)
         return found.served if found is not None else 0
 
+    def assigned_at(self, actor: int) -> float:
+        """When a place in an actor was given away last; long ago for an unknown one."""
+        found = self._actors.get(actor)
+        at = found.assigned_at if found is not None else None
+        return at if at is not None else -math.inf
+
+    def kind_of(self, actor: int) -> str:
+        """What an actor serves; empty while it serves nobody."""
+        found = self._actors.get(actor)
+        return found.key.kind if found is not None and found.key is not None else ""
+
     def is_pooled(self, actor: int) -> bool:
         """Whether an actor serves sessions of its kind one after another."""
         found = self._actors.get(actor)
@@ -414,11 +430,12 @@ class NodePools:
         chosen.idle_since = now
         return Place(lease, chosen.number)
 
-    def _grant(self, request: Request) -> Grant:
+    def _grant(self, request: Request, now: float) -> Grant:
         places = tuple(request.places[index] for index in range(len(request.wanted)))
         for place in places:
             actor = self._actors[place.actor]
             actor.served += 1
+            actor.assigned_at = now
             self._breakers.used(actor.start_class)
         return Grant(request.number, request.session, places)
 
@@ -448,7 +465,7 @@ class NodePools:
         still: deque[Request] = deque()
         for request in self._waiting:
             if self._fill(request, now):
-                actions.append(self._grant(request))
+                actions.append(self._grant(request, now))
             else:
                 still.append(request)
         self._waiting = still
@@ -515,9 +532,9 @@ class NodePools:
         )
 
     def _room(self) -> int:
-        # One that retires has a successor beside it until its sessions have moved.
+        # Those that retire have successors beside them until their sessions have moved: a few.
         retiring = sum(bool(actor.retiring) for actor in self._actors.values())
-        return self.settings.max_actors - len(self._actors) + retiring
+        return self.settings.max_actors - len(self._actors) + min(retiring, MAX_SUCCESSORS)
 
     def _reserves(self) -> dict[StartClass, int]:
         """Returns the sizes of the reserve; a session needs its supervisor first."""

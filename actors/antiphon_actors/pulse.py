@@ -41,6 +41,9 @@ _MAX_BYTES = 1024
 _MAX_DOING = 200
 # A loop that is so late is looked at: what keeps it?
 _LATE_MS = 100.0
+# A module that is imported at its first use, a vendor's SDK for one, may keep a loop for so long.
+_IMPORT_MS = 15_000.0
+_IMPORTER = "<frozen importlib._bootstrap>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ class Pulse:
 
     Attributes:
         pid: Of the actor's process.
-        lag_ms: The longest that its main loop did nothing since the pulse before, beyond what it had to
-            wait for a processor.
+        lag_ms: How long its main loop took to do something new, or has not done so yet, beyond what it had to
+            wait for a processor, or for an import.
         memory_bytes: Resident memory of the process.
         leaving: It was told to end (SIGTERM).
         doing: What the main loop was busy with when it was late: a processor and a line of code, no data.
@@ -133,15 +136,24 @@ class LoopProbe:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._answer)
 
-    def doing(self) -> str:
-        """What the loop's thread does right now, as a processor and a line of code."""
-        frame = sys._current_frames().get(self._thread_ident)
-        return describe(frame) if frame is not None else ""
+    def frame(self) -> FrameType | None:
+        """Where the loop's thread is right now."""
+        return sys._current_frames().get(self._thread_ident)
 
     def _answer(self) -> None:
         self._thread = threading.get_native_id()
         self._thread_ident = threading.get_ident()
         self._answered = time.monotonic()
+
+
+def is_importing(frame: FrameType) -> bool:
+    """Whether a stack is in an import."""
+    outer: FrameType | None = frame
+    while outer is not None:
+        if outer.f_code.co_filename == _IMPORTER:
+            return True
+        outer = outer.f_back
+    return False
 
 
 def describe(frame: FrameType) -> str:
@@ -209,7 +221,11 @@ class PulseSender:
     def beat(self, now: float) -> Pulse:
         """Looks at the loop, sends a pulse and returns it."""
         lag_ms = self._probe.lag_ms(now)
-        doing = self._probe.doing() if lag_ms >= _LATE_MS else ""
+        frame = self._probe.frame() if lag_ms >= _LATE_MS else None
+        doing = describe(frame) if frame is not None else ""
+        if frame is not None and lag_ms < _IMPORT_MS and is_importing(frame):
+            # It happens once in a process; to begin again elsewhere would only repeat it.
+            lag_ms = 0.0
         self._probe.post(now)
         pulse = Pulse(os.getpid(), lag_ms, resident_bytes(), self._leaving, doing)
         try:

@@ -93,7 +93,7 @@ class Supervision:
         self._perform = perform
         self._spawn = spawn
         self._on_drains = on_drains
-        self._health = NodeHealth(settings.pools, served=pools.served, pooled=pools.is_pooled)
+        self._health = NodeHealth(settings.pools, pools)
         self._retirements = Retirements()
         self._drains = Drains()
         # Those who look at an actor, by its number.

@@ -131,6 +131,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     all_ready(pools)
     grant(pools, "a/a", ECHO, Mode.POOLED)
     grant(pools, "b/b", OTHER, Mode.DEDICATED)
+    all_ready(pools)
+    assert any(actor.spare for actor in pools.ready())
     state = AgentState(
         tuple(kept(actor) for actor in pools.ready()),
         (KeptElsewhere(-1, "a/a", "node2", 5, "id5"),),

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from tests.ray.pool_support import SETTINGS
 
 from antiphon_actors.health import (
+    ISOLATIONS,
+    ISOLATIONS_PERIOD_SECS,
     LOOK_AGAIN_SECS,
+    PATIENCE,
     SLOW_PERIOD_SECS,
     SLOW_TIMES,
     Condition,
@@ -42,17 +45,35 @@ def beat(lag_ms: float = 0.0, memory: int = 90 * MB, **more: object) -> Pulse:
     return Pulse(1, lag_ms, memory, **more)  # type: ignore[arg-type]
 
 
+class FakeUse:
+    """Actors that have served so many, since long ago."""
+
+    def __init__(self, actors: Sequence[int]) -> None:
+        self.counts = dict.fromkeys(actors, 0)
+        self.assigned = dict.fromkeys(actors, -1000.0)
+        self.kinds = {actor: f"Kind{actor}" for actor in actors}
+        self.dedicated: set[int] = set()
+
+    def served(self, actor: int) -> int:
+        return self.counts[actor]
+
+    def assigned_at(self, actor: int) -> float:
+        return self.assigned[actor]
+
+    def kind_of(self, actor: int) -> str:
+        return self.kinds[actor]
+
+    def is_pooled(self, actor: int) -> bool:
+        return actor not in self.dedicated
+
+
 class Node:
-    """A node's health, with actors that have served so many."""
+    """A node's health, and the use of its actors."""
 
     def __init__(self, *actors: int, settings: PoolSettings = LIMITS) -> None:
-        self.served = dict.fromkeys(actors, 0)
-        self.dedicated: set[int] = set()
-        self.health = NodeHealth(
-            settings,
-            served=lambda number: self.served[number],
-            pooled=lambda number: number not in self.dedicated,
-        )
+        self.use = FakeUse(actors)
+        self.served = self.use.counts
+        self.health = NodeHealth(settings, self.use)
         for actor in actors:
             self.health.joined(actor, Role.PROCESSOR, 0.0)
 
@@ -151,6 +172,38 @@ def test_a_pulse_clears_a_suspicion() -> None:
     assert node.condition(1) is Condition.HEALTHY
 
 
+def test_one_that_has_just_got_a_session_may_load_what_that_needs() -> None:
+    node = Node(1)
+    node.use.assigned[1] = 1.0
+    assert node.health.pulse(1, beat(2000.0), 1.0 + LIMITS.begin_secs) == []
+    assert node.condition(1) is Condition.SUSPICIOUS
+    # Not for ever.
+    isolate = only(node.health.pulse(1, beat(500.0 * PATIENCE), 1.0 + LIMITS.begin_secs), Isolate)
+    assert isolate.reason is Reason.STUCK
+    assert only(Node(1).health.pulse(1, beat(2000.0), 1.1 + LIMITS.begin_secs), Isolate)
+
+
+def test_a_look_at_one_that_begins_is_no_reason_either() -> None:
+    node = Node(1)
+    node.use.assigned[1] = 1.0
+    node.health.suspected(1, "silent", 2.0)
+    assert node.health.examined(1, Finding.STUCK, "", 2.5) == []
+    assert node.condition(1) is Condition.SUSPICIOUS
+
+
+def test_a_kind_that_is_slow_by_nature_is_not_moved_about() -> None:
+    actors = range(1, ISOLATIONS + 3)
+    node = Node(*actors)
+    node.use.kinds.update(dict.fromkeys(actors, "Slow"))
+    for actor in range(1, ISOLATIONS + 1):
+        assert node.health.pulse(actor, beat(600.0), float(actor))
+    assert node.health.pulse(ISOLATIONS + 1, beat(600.0), 10.0) == []
+    # One that does nothing at all still goes, and so does each when that time is over.
+    assert node.health.pulse(ISOLATIONS + 1, beat(500.0 * PATIENCE), 15.0)
+    later = 20.0 + ISOLATIONS_PERIOD_SECS
+    assert node.health.pulse(ISOLATIONS + 2, beat(600.0), later)
+
+
 def test_one_that_was_told_to_end_leaves() -> None:
     node = Node(1)
     isolate = only(node.health.pulse(1, beat(leaving=True), 1.0), Isolate)
@@ -160,7 +213,7 @@ def test_one_that_was_told_to_end_leaves() -> None:
 
 def test_one_that_has_served_enough_is_replaced_and_the_next_only_after_it() -> None:
     node = Node(1, 2, 3)
-    node.served = {1: 100, 2: 100, 3: 99}
+    node.served.update({1: 100, 2: 100, 3: 99})
     assert only(node.health.pulse(1, beat(), 1.0), Isolate).reason is Reason.WORN
     assert node.health.pulse(2, beat(), 1.0) == []
     assert node.health.pulse(3, beat(), 1.0) == []
@@ -180,7 +233,7 @@ def test_growth_counts_from_when_it_had_settled() -> None:
 
 def test_an_actor_of_one_session_is_not_replaced_for_its_age() -> None:
     node = Node(1)
-    node.dedicated.add(1)
+    node.use.dedicated.add(1)
     node.served[1] = 1000
     node.health.pulse(1, beat(memory=90 * MB), 1.0)
     assert node.health.pulse(1, beat(memory=900 * MB), 2.0) == []

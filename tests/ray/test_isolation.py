@@ -24,7 +24,12 @@ from antiphon_actors.pool_types import PoolSettings
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 
 POOLS = PoolSettings(
-    reserve=1, supervisor_reserve=0, supervisor_slots=4, slots_per_actor=8, idle_secs=60.0
+    reserve=1,
+    supervisor_reserve=0,
+    supervisor_slots=4,
+    slots_per_actor=8,
+    idle_secs=60.0,
+    begin_secs=0.0,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -237,6 +239,34 @@ def test_a_line_of_a_processor_is_named_without_its_data() -> None:
     assert __file__ in found[0]
     assert "(work)" in found[0]
     assert "somebody" not in found[0]
+
+
+async def test_a_loop_that_waits_for_an_import_is_not_stuck(
+    tmp_path: Path, other: OtherLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "antiphon_slow_module.py").write_text(
+        "import antiphon_gate\nantiphon_gate.entered.set()\nantiphon_gate.leave.wait(10)\n"
+    )
+    gate: Any = type(sys)("antiphon_gate")
+    gate.entered, gate.leave = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, "antiphon_gate", gate)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sender = PulseSender(PulseAddress(str(tmp_path / "nobody")), other.loop, on_orphaned=unused)
+    seen = threading.Event()
+    sender._probe.post(time.monotonic())
+    other.loop.call_soon_threadsafe(seen.set)
+    assert seen.wait(5)
+    other.loop.call_soon_threadsafe(importlib.import_module, "antiphon_slow_module")
+    assert gate.entered.wait(5)
+    began = time.monotonic()
+    sender.beat(began)
+    pulse = sender.beat(began + 2.0)
+    assert pulse.lag_ms == 0.0
+    assert "antiphon_slow_module" in pulse.doing or "threading.py" in pulse.doing
+    assert sender.beat(began + 20.0).lag_ms > 15_000
+    gate.leave.set()
+    sender.start()
+    sender.close()
 
 
 def test_a_process_that_is_no_worker_of_ray_has_no_descriptor() -> None:

@@ -158,6 +158,8 @@ class Node:
     ) -> Member:
         """An actor with a session, or another place in one."""
         number = placed(self.pools, session, key).actor
+        # Long ago: one that has just begun may be slow.
+        self.pools._actors[number].assigned_at = None
         if number not in self.fleet.members:
             process = FakeProcess(number, 1)
             object.__setattr__(process, "looks", look) if look is not Look.RUNS else None
