@@ -80,7 +80,7 @@ class PoolSettings:
     deaths_period_secs: float = 30.0
     max_lag_ms: float = 500.0
     begin_secs: float = 3.0
-    max_silence_secs: float = 1.5
+    max_silence_secs: float = 0.75
     max_sessions_per_actor: int = 5000
     max_growth_bytes: int = 256 * 1024 * 1024
     settled_sessions: int = 16
