@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -318,7 +317,7 @@ class Neighbours:
     ) -> list[ActorPlace]:
         question = _Question(session_id, node_id)
         self._asking.append(question)
-        self._watch.used(node_id, time.monotonic())
+        self._watch.used(node_id, _now())
         try:
             agent = await self._agent(node_id)
             found = await agent.acquire_all.remote(session_id, list(wanted), list(avoid))
@@ -366,7 +365,7 @@ class Neighbours:
             ) from None
         for session_id in self._owed.pop(node_id, ()):
             await agent.release.remote(session_id)
-        self._watch.joined(node_id, time.monotonic())
+        self._watch.joined(node_id, _now())
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._keep_watch())
         return agent
@@ -385,7 +384,7 @@ class Neighbours:
                 if node_id not in self._asked:
                     self._spawn(self._ask_for_life(node_id))
             await asyncio.sleep(ASK_SECS)
-            now = time.monotonic()
+            now = _now()
             for place in self._places.values():
                 self._watch.used(place.node_id, now)
             for node_id in self._watch.lost(now):
@@ -402,7 +401,7 @@ class Neighbours:
         try:
             async with asyncio.timeout(SILENT_SECS):
                 await task.result().ctl_pid.remote()
-            self._watch.heard(node_id, time.monotonic())
+            self._watch.heard(node_id, _now())
         except (ActorUnavailableError, TimeoutError):
             # It is asked again, until it has been silent for too long.
             pass
@@ -455,6 +454,10 @@ def living_nodes() -> list[Node]:
         for node in ray.nodes()
         if node.get("Alive") and node["NodeID"] not in leaving
     ]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _cause(error: RayError) -> BaseException:

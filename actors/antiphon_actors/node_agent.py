@@ -575,7 +575,7 @@ class NodeAgent(WatchedActor):
                 changed=self._save_soon,
                 lost=self._lost_elsewhere,
             )
-        self._supervision.start()
+        self._supervision.start(node_id)
         self._fleet.node_id = node_id
         if settings.detached:
             self._store = AgentStore(Path(self._fleet.hub_dir))

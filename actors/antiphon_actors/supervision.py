@@ -16,9 +16,11 @@ from pathlib import Path
 from loguru import logger
 from ray.exceptions import ActorUnavailableError, RayError
 
+from antiphon_actors import ray_internal
 from antiphon_actors.agent_store import KeptDrain
 from antiphon_actors.agent_types import AgentSettings, Verdict
 from antiphon_actors.drains import (
+    END_SECS,
     CloseAdmission,
     DrainAction,
     DrainProgress,
@@ -57,6 +59,11 @@ from antiphon_actors.retirement import (
 
 ANSWER_SECS = 0.5
 """How long the answer of an actor's control thread may take, beyond its look at the main loop."""
+
+LEAVE_SECS = 300.0
+"""How long the sessions of a node may take that the cluster takes away without a deadline."""
+
+_LOOK_SECS = 1.0
 
 GRACE_SECS = 1.5
 """How much longer one may take that runs: something native may keep all of its threads from running."""
@@ -101,8 +108,12 @@ class Supervision:
         self._receiver: PulseReceiver | None = None
         self._news = asyncio.Event()
 
-    def start(self) -> None:
-        """Begins to take signs of life."""
+    def start(self, node_id: str) -> None:
+        """Begins to take signs of life.
+
+        Args:
+            node_id: Ray's id of the node.
+        """
         # A restarted agent is where the one before was.
         name = SOCKET_NAME if self._settings.detached else f"{SOCKET_NAME}-{os.getpid()}"
         path = Path(self._fleet.hub_dir) / name
@@ -110,6 +121,8 @@ class Supervision:
         me = ProcessId.of(os.getpid()) if self._settings.detached else None
         self._fleet.pulse = PulseAddress(str(path), me, self._settings.orphaned_secs)
         _ = self._spawn(self._keep_time(), "supervision")
+        if self._settings.detached or self._settings.network is not None:
+            _ = self._spawn(self._watch_node(node_id), "watch the node")
 
     def close(self) -> None:
         """Takes no more signs of life."""
@@ -281,6 +294,18 @@ class Supervision:
         for drain in kept:
             target = DrainTarget(drain.what, drain.name)
             self.drain(target, max(drain.until - time.time(), 0.0), drain.reason)
+
+    async def _watch_node(self, node_id: str) -> None:
+        """Drains the node when the cluster takes it away: nobody asks the actors of such a node."""
+        told = False
+        while True:
+            leaving = await asyncio.to_thread(ray_internal.draining_nodes)
+            if node_id in leaving and not told:
+                deadline = leaving[node_id] / 1000 or time.time() + LEAVE_SECS
+                left = max(deadline - time.time() - END_SECS, 0.0)
+                self.drain(DrainTarget("node", node_id), left, "the cluster takes it away")
+            told = node_id in leaving
+            await asyncio.sleep(_LOOK_SECS)
 
     def _concerned(self, target: DrainTarget) -> Sessions:
         def concerns(role: Role, kind: str) -> bool:

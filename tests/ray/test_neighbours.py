@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from antiphon_actors.agent_store import KeptElsewhere
-from antiphon_actors.agent_types import ActorPlace, ActorWanted
+from antiphon_actors.agent_types import ActorPlace, ActorWanted, Verdict
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.neighbours import Neighbours, Node
+from antiphon_actors.node_watch import IDLE_SECS
 from antiphon_actors.processor_actor import ActorFacts
 
 
@@ -38,6 +41,26 @@ class FakeNode:
         self.attach = Remote(self.take_specs)
         self.release = Remote(self._release)
         self.release_lease = Remote(self._release_lease)
+        self.ctl_pid = Remote(self._live)
+        self.suspect = Remote(self._suspect)
+        self.shutdown = Remote(self._shutdown)
+        self.lives = asyncio.Event()
+        self.lives.set()
+        self.ended = False
+        self.error: Exception | None = None
+
+    async def _live(self) -> int:
+        await self.lives.wait()
+        if self.error is not None:
+            raise self.error
+        return 1
+
+    async def _suspect(self, actor_id: str, reason: str) -> Verdict:
+        await self.lives.wait()
+        return Verdict("stuck", f"{actor_id}: {reason}")
+
+    async def _shutdown(self, wait_secs: float) -> None:
+        self.ended = True
 
     async def _start(self) -> None:
         await asyncio.sleep(0)
@@ -226,3 +249,99 @@ async def test_what_is_granted_after_the_release_is_given_back(clusters: Cluster
     assert cluster.used == {"a": 0, "b": 0}
     assert not cluster.neighbours._places
     assert not cluster.neighbours._asking
+
+
+# Nodes that are lost, silent, or of no use any more.
+
+
+@pytest.mark.virtual_time
+async def test_a_node_that_is_silent_is_lost_with_its_places(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=4)
+    (place,) = await cluster.acquire("s/s", PLAIN)
+    await cluster.acquire("t/t", PLAIN)
+    await asyncio.sleep(10.0)
+    assert cluster.lost == []
+    cluster.nodes["b"].lives.clear()
+    await asyncio.sleep(4.0)
+    assert sorted(each.session_id for each in cluster.lost) == ["s/s", "t/t"]
+    assert cluster.neighbours.node_ids == []
+    assert (await cluster.neighbours.suspect(place.actor_id, "why")).finding == "dead"
+    # It was only slow: what was taken for lost is freed there when it is asked again.
+    cluster.nodes["b"].lives.set()
+    await cluster.acquire("u/u", PLAIN)
+    assert list(cluster.nodes["b"].leases.values()) == ["u/u"]
+
+
+@pytest.mark.virtual_time
+async def test_an_agent_that_is_gone_is_lost_at_once(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=4)
+    await cluster.acquire("s/s", PLAIN)
+    cluster.nodes["b"].error = ActorUnavailableError("restarting", None)
+    await asyncio.sleep(1.0)
+    assert cluster.lost == []
+    cluster.nodes["b"].error = ActorDiedError()
+    await asyncio.sleep(0.6)
+    assert [each.session_id for each in cluster.lost] == ["s/s"]
+
+
+@pytest.mark.virtual_time
+async def test_a_node_that_nobody_uses_loses_its_agent(
+    clusters: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    cluster = clusters(a=0, b=4)
+    await cluster.acquire("s/s", PLAIN)
+    await asyncio.sleep(2 * IDLE_SECS)
+    assert killed == []
+    await cluster.neighbours.release("s")
+    await asyncio.sleep(IDLE_SECS - 5.0)
+    assert killed == []
+    await asyncio.sleep(10.0)
+    assert killed == [cluster.nodes["b"]]
+    assert cluster.nodes["b"].ended
+    # Who needs it again starts it again.
+    await cluster.acquire("t/t", PLAIN)
+    assert cluster.made == ["b", "b"]
+
+
+async def test_a_suspicion_goes_to_the_agent_of_the_actor(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=1)
+    (place,) = await cluster.acquire("s/s", PLAIN)
+    verdict = await cluster.neighbours.suspect(place.actor_id, "it is silent")
+    assert verdict == Verdict("stuck", f"{place.actor_id}: it is silent")
+    assert (await cluster.neighbours.suspect("unknown", "")).finding == "dead"
+
+
+async def test_a_restarted_agent_goes_on_with_places_elsewhere(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=2)
+    (place,) = await cluster.acquire("s/s", PLAIN)
+    kept = cluster.neighbours.kept()
+    assert [each.number for each in kept] == [place.lease_id]
+    heir = Cluster(a=0, b=2)
+    heir.nodes = cluster.nodes
+    heir.neighbours.take_over(kept)
+    await turns()
+    assert heir.neighbours.node_ids == ["b"]
+    (other,) = await heir.acquire("t/t", PLAIN)
+    assert other.lease_id < place.lease_id
+    assert await heir.neighbours.attach([(place.lease_id, "spec")], "call") == [None]
+    await heir.neighbours.release("s")
+    assert list(cluster.nodes["b"].leases.values()) == ["t/t"]
+    heir.neighbours.close()
+
+
+async def test_a_node_that_is_gone_when_an_agent_comes_back(clusters: Clusters) -> None:
+    cluster = clusters(a=0, b=2)
+    await cluster.acquire("s/s", PLAIN)
+    heir = Cluster(a=0)
+    heir.nodes["b"] = FakeNode("b", 1)
+
+    async def gone() -> None:
+        raise ActorDiedError
+
+    heir.nodes["b"].start = Remote(gone)
+    heir.neighbours.take_over(cluster.neighbours.kept())
+    await turns()
+    assert [each.session_id for each in heir.lost] == ["s/s"]
+    heir.neighbours.close()

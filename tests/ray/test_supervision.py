@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from tests.ray.pool_support import ECHO, SETTINGS, SUPERVISOR, all_ready, placed
 
+from antiphon_actors import ray_internal
 from antiphon_actors.agent_types import AgentSettings
 from antiphon_actors.drains import DrainTarget
 from antiphon_actors.fleet import Member
@@ -176,7 +178,7 @@ class Node:
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     made = Node(tmp_path)
-    made.supervision.start()
+    made.supervision.start("n")
     yield made
     made.supervision.close()
     for task in made.tasks:
@@ -323,12 +325,33 @@ async def test_a_restarted_agent_goes_on_with_drains(node: Node, tmp_path: Path)
     assert heir.pools.admission.closed
 
 
+async def test_a_node_that_the_cluster_takes_away_is_drained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    leaving: dict[str, int] = {"other": 1}
+    monkeypatch.setattr(ray_internal, "draining_nodes", lambda: dict(leaving))
+    node = Node(tmp_path, detached=True)
+    node.supervision.start("n")
+    node.member("a", SUPERVISOR)
+    await asyncio.sleep(1.5)
+    assert node.supervision.drain_progress() == []
+    leaving["n"] = int((time.time() + 60.0) * 1000)
+    for _ in range(3):
+        await asyncio.sleep(1.5)
+    (progress,) = node.supervision.drain_progress()
+    assert (progress.target, progress.reason) == (NODE, "the cluster takes it away")
+    assert 40.0 < progress.left_secs <= 50.0
+    node.supervision.close()
+    for task in node.tasks:
+        task.cancel()
+
+
 async def test_only_a_detached_agent_may_be_killed_by_its_actors(tmp_path: Path) -> None:
     for detached in (False, True):
         hub = tmp_path / str(detached)
         hub.mkdir()
         made = Node(hub, detached=detached)
-        made.supervision.start()
+        made.supervision.start("n")
         address = made.fleet.pulse
         assert (address.restartable is not None) is detached
         assert Path(address.path).name == ("pulse" if detached else f"pulse-{os.getpid()}")

@@ -15,6 +15,7 @@ import ray
 from loguru import logger
 from ray.exceptions import RayTaskError
 
+from antiphon.errors import PlacementError
 from antiphon_actors import processor_host, supervisor
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.bot_program import BotFile
@@ -22,6 +23,7 @@ from antiphon_actors.errors import NoActorError
 from antiphon_actors.processor_actor import ActorFacts
 from antiphon_actors.processor_host import ProcessorHost
 from antiphon_actors.report import SessionReport
+from antiphon_actors.session.home import ActorExecutor
 from antiphon_actors.session.own_tasks import end_tasks, own_tasks, tell_tasks_apart
 from antiphon_actors.supervisor import Failure, Output, SessionSpec, SupervisorActor
 
@@ -263,6 +265,69 @@ async def test_a_session_without_room_says_so_and_the_other_goes_on(
     assert report.exit_code == 1
     assert "no actors for the session: no room: the session needs 1 more" in report.failures[0]
     assert (await other.ended()).exit_code == 0
+
+
+async def test_sessions_are_asked_to_leave_processes(
+    supervise: Supervise, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Sequence[str], float]] = []
+
+    async def evacuate(executor: ActorExecutor, uris: Sequence[str], deadline_secs: float) -> bool:
+        name = executor._session_id
+        asked.append((name, uris, deadline_secs))
+        if name == "hangs":
+            await asyncio.Event().wait()
+        if name == "fails":
+            raise PlacementError("there is no other actor")
+        return name == "goes"
+
+    monkeypatch.setattr(ActorExecutor, "evacuate", evacuate)
+    actor = await supervise()
+    sessions = [Running(actor, name, "fine") for name in ("goes", "stays", "fails", "hangs")]
+    for session in sessions:
+        await session.begun()
+    assert actor.session_names() == ["goes", "stays", "fails", "hangs"]
+    left = await actor.evacuate([agent.host.uri], 0.05)
+    assert left == ["stays", "fails", "hangs"]
+    assert asked[0] == ("goes", [agent.host.uri], 0.05)
+    for session in sessions:
+        await session.ended()
+
+
+async def test_what_runs_elsewhere_need_not_move(supervise: Supervise, agent: FakeAgent) -> None:
+    actor = await supervise()
+    session = Running(actor, "s", "fine")
+    await session.begun()
+    assert await actor.evacuate(["unix:///another"], 1.0) == []
+    assert await actor.evacuate([agent.host.uri], 1.0) == ["s"]
+    # Nobody holds its caller's line, so it cannot go on in another supervisor.
+    assert not await actor.hand_over("s")
+    assert await actor.hand_over("another")
+    await session.ended()
+
+
+async def test_what_was_asked_of_an_agent_that_died_is_asked_of_the_next(
+    supervise: Supervise, agent: FakeAgent
+) -> None:
+    actor = await supervise()
+    lost = asyncio.Event()
+    first = True
+
+    async def acquire_all(session_id: str, wanted: Sequence[ActorWanted]) -> list[Any]:
+        nonlocal first
+        if first:
+            first = False
+            lost.set()
+            await asyncio.Event().wait()
+        return await agent._acquire_all(session_id, wanted)
+
+    agent.acquire_all = Remote(acquire_all)
+    session = Running(actor, "s", "fine")
+    await lost.wait()
+    actor.agent_returned()
+    await session.begun()
+    assert (await session.ended()).exit_code == 0
+    assert session.said == "heard FINE\n"
 
 
 async def test_tasks_end_with_the_block_that_began_them() -> None:
