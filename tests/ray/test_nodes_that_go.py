@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from tests.ray.conftest import SUPPORT
+
+from antiphon_actors.cluster_environment import python_path
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(150)]
 
@@ -15,6 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(150)]
 def test_the_rest_goes_on() -> None:
     ran = subprocess.run(
         [sys.executable, str(SUPPORT / "antiphon_nodes_program.py")],
+        env={**os.environ, "PYTHONPATH": python_path(os.environ)},
         capture_output=True,
         text=True,
         timeout=140,
