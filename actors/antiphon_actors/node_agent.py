@@ -5,7 +5,7 @@ would take them along, so the agent owns both, and each outlives a restart of th
 detached agent are detached too: they outlive it, and when Ray has restarted it, it takes them over.
 
 The agent holds no session state. Who gets which actor is decided in `antiphon_actors.pools`, which of them
-have to go in `antiphon_actors.supervision`; `antiphon_actors.fleet` starts and ends them.
+have to go in `antiphon_actors.caretaker`; `antiphon_actors.fleet` starts and ends them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from antiphon_actors.agent_types import (
     Deaths,
     Verdict,
 )
+from antiphon_actors.caretaker import Caretaker
 from antiphon_actors.channels import CredentialsError
 from antiphon_actors.deaths import DeathLog
 from antiphon_actors.drains import DrainProgress, DrainTarget, TargetKind
@@ -57,8 +58,7 @@ from antiphon_actors.pool_types import (
 from antiphon_actors.pools import NodePools
 from antiphon_actors.processor_actor import ActorFacts, WatchedActor
 from antiphon_actors.ray_internal import WorkerPrestarter
-from antiphon_actors.succession import Succession
-from antiphon_actors.supervision import Supervision
+from antiphon_actors.takeover import Takeover
 from antiphon_actors.warm_workers import KEEP_ALIVE_SECS, WarmWorkers
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class NodeAgent(WatchedActor):
         self._evacuation = Evacuation(
             self._pools, self._fleet, perform=self._perform, elsewhere=lambda: self._across
         )
-        self._supervision = Supervision(
+        self._caretaker = Caretaker(
             settings,
             self._pools,
             self._fleet,
@@ -98,11 +98,11 @@ class NodeAgent(WatchedActor):
             spawn=self._spawn,
             on_drains=self._save_soon,
         )
-        self._succession = Succession(
+        self._takeover = Takeover(
             self._pools,
             self._fleet,
             perform=self._perform,
-            joined=self._supervision.joined,
+            joined=self._caretaker.joined,
             unused_secs=settings.unused_secs,
         )
         self._answers: dict[int, asyncio.Future[Grant]] = {}
@@ -262,7 +262,7 @@ class NodeAgent(WatchedActor):
         await self._ready()
         member = self._fleet.find(actor_id)
         if member is not None:
-            return await self._supervision.suspect(member, reason)
+            return await self._caretaker.suspect(member, reason)
         if self._across is not None and self._across.neighbours is not None:
             return await self._across.neighbours.suspect(actor_id, reason)
         return Verdict("dead", "the actor is gone")
@@ -306,12 +306,12 @@ class NodeAgent(WatchedActor):
         """
         await self._ready()
         name = self._fleet.node_id if what == "node" else name
-        return self._supervision.drain(DrainTarget(what, name), deadline_secs, reason)
+        return self._caretaker.drain(DrainTarget(what, name), deadline_secs, reason)
 
     async def drains(self) -> list[DrainProgress]:
         """How the drains of this node are getting on."""
         await self._ready()
-        return self._supervision.drain_progress()
+        return self._caretaker.drain_progress()
 
     async def cancel_drain(self, number: int) -> None:
         """Calls a drain off, or lets in again what it has closed.
@@ -320,7 +320,7 @@ class NodeAgent(WatchedActor):
             LookupError: There is no such drain.
         """
         await self._ready()
-        self._supervision.cancel_drain(number)
+        self._caretaker.cancel_drain(number)
 
     async def certify(self, node_id: str, host: str, public_key_pem: bytes) -> Certified:
         """Issues a certificate to a node of the cluster; only the first agent can.
@@ -359,8 +359,8 @@ class NodeAgent(WatchedActor):
             "prestart_refused": self._workers.refused,
             "deaths": self._deaths.count,
             "network": self._across.statistics() if self._across is not None else None,
-            "drains": [progress.to_plain() for progress in self._supervision.drain_progress()],
-            "adoption": self._succession.statistics(),
+            "drains": [progress.to_plain() for progress in self._caretaker.drain_progress()],
+            "adoption": self._takeover.statistics(),
             "state_not_written": self._store.error if self._store is not None else "",
             "processes": [
                 {
@@ -368,7 +368,7 @@ class NodeAgent(WatchedActor):
                     "pid": member.facts.pid,
                     "uri": member.facts.uri,
                     "used": self._pools.used_slots(member.number),
-                    **self._supervision.describe(member.number),
+                    **self._caretaker.describe(member.number),
                 }
                 for member in self._fleet.ready()
                 if member.facts is not None
@@ -388,7 +388,7 @@ class NodeAgent(WatchedActor):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=wait_secs)
         await elsewhere
-        self._supervision.close()
+        self._caretaker.close()
         if self._store is not None:
             self._store.remove()
             self._store = None
@@ -472,7 +472,7 @@ class NodeAgent(WatchedActor):
                     self._report_death(action)
         # Whatever happened may have changed when the clock is due.
         self._clock_news.set()
-        self._supervision.changed()
+        self._caretaker.changed()
 
     # --- actors: what the fleet tells -----------------------------------------------------------
 
@@ -488,7 +488,7 @@ class NodeAgent(WatchedActor):
     def actor_ready(self, member: Member) -> None:
         """See `fleet.Owner`, as for the others."""
         self._workers.used_one()
-        self._supervision.joined(member)
+        self._caretaker.joined(member)
         self._perform(self._pools.started(member.number, time.monotonic()))
 
     def actor_not_started(self, number: int, reason: str) -> None:
@@ -501,7 +501,7 @@ class NodeAgent(WatchedActor):
 
     def actor_left(self, number: int) -> None:
         """Nobody looks after it any more."""
-        self._supervision.left(number)
+        self._caretaker.left(number)
 
     def wanted(self, number: int) -> bool:
         """Whether the pools still want it."""
@@ -575,7 +575,7 @@ class NodeAgent(WatchedActor):
                 changed=self._save_soon,
                 lost=self._lost_elsewhere,
             )
-        self._supervision.start(node_id)
+        self._caretaker.start(node_id)
         self._fleet.node_id = node_id
         if settings.detached:
             self._store = AgentStore(Path(self._fleet.hub_dir))
@@ -587,14 +587,14 @@ class NodeAgent(WatchedActor):
         """Goes on where an agent that died has left off."""
         try:
             state = store.read() or AgentState()
-            await self._succession.take_over(state)
+            await self._takeover.take_over(state)
             if self._across is not None and self._across.neighbours is not None:
                 self._across.neighbours.take_over(state.elsewhere)
-            self._supervision.resume_drains(state.drains)
+            self._caretaker.resume_drains(state.drains)
         finally:
             # Whatever went wrong, new sessions can be served.
             self._begin()
-        await self._succession.settle()
+        await self._takeover.settle()
 
     def _begin(self) -> None:
         self._open.set()
@@ -617,7 +617,7 @@ class NodeAgent(WatchedActor):
                 kept.append(KeptActor(actor, member.actor_id, member.facts))
         neighbours = self._across.neighbours if self._across is not None else None
         elsewhere = neighbours.kept() if neighbours is not None else ()
-        self._store.write(AgentState(tuple(kept), elsewhere, self._supervision.kept_drains()))
+        self._store.write(AgentState(tuple(kept), elsewhere, self._caretaker.kept_drains()))
 
     # --- time -----------------------------------------------------------------------------------
 

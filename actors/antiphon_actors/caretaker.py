@@ -69,7 +69,7 @@ GRACE_SECS = 1.5
 """How much longer one may take that runs: something native may keep all of its threads from running."""
 
 
-class Supervision:
+class Caretaker:
     """The health of one node's actors, their replacement, and drains.
 
     Args:
@@ -120,7 +120,7 @@ class Supervision:
         self._receiver = PulseReceiver(path, self._pulse)
         me = ProcessId.of(os.getpid()) if self._settings.detached else None
         self._fleet.pulse = PulseAddress(str(path), me, self._settings.orphaned_secs)
-        _ = self._spawn(self._keep_time(), "supervision")
+        _ = self._spawn(self._keep_time(), "caretaker")
         if self._settings.detached or self._settings.network is not None:
             _ = self._spawn(self._watch_node(node_id), "watch the node")
 

@@ -15,6 +15,7 @@ from tests.ray.pool_support import ECHO, SETTINGS, SUPERVISOR, all_ready, placed
 
 from antiphon_actors import ray_internal
 from antiphon_actors.agent_types import AgentSettings
+from antiphon_actors.caretaker import Caretaker, examine
 from antiphon_actors.drains import DrainTarget
 from antiphon_actors.fleet import Member
 from antiphon_actors.pool_types import Action, KillActor, PoolKey
@@ -22,7 +23,6 @@ from antiphon_actors.pools import NodePools
 from antiphon_actors.processes import Look, ProcessId
 from antiphon_actors.processor_actor import ActorFacts, ActorHealth
 from antiphon_actors.pulse import Pulse
-from antiphon_actors.supervision import Supervision, examine
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class FakeEvacuation:
 
 
 class Node:
-    """An agent's supervision with nothing below."""
+    """An agent's caretaker with nothing below."""
 
     def __init__(self, hub_dir: Path, *, detached: bool = False) -> None:
         self.pools = NodePools(SETTINGS)
@@ -124,7 +124,7 @@ class Node:
         self.saved = 0
         self.tasks: set[asyncio.Task[Any]] = set()
         fakes: Any = (self.fleet, self.evacuation)
-        self.supervision = Supervision(
+        self.caretaker = Caretaker(
             AgentSettings(hub_dir=str(hub_dir), pools=SETTINGS, detached=detached),
             self.pools,
             *fakes,
@@ -148,8 +148,8 @@ class Node:
             if isinstance(action, KillActor):
                 self.killed.append(action)
                 self.fleet.members.pop(action.actor, None)
-                self.supervision.left(action.actor)
-        self.supervision.changed()
+                self.caretaker.left(action.actor)
+        self.caretaker.changed()
 
     def member(
         self,
@@ -168,19 +168,19 @@ class Node:
             facts = ActorFacts(f"unix:///{number}", number, 0, "node")
             made = Member(number, key.role, FakeActor(answer), f"id{number}", facts, process)
             self.fleet.members[number] = made
-            self.supervision.joined(made)
+            self.caretaker.joined(made)
         return self.fleet.members[number]
 
     def beat(self, member: Member, lag_ms: float = 0.0, *, leaving: bool = False) -> None:
-        self.supervision._pulse(Pulse(member.number, lag_ms, 90_000_000, leaving))
+        self.caretaker._pulse(Pulse(member.number, lag_ms, 90_000_000, leaving))
 
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     made = Node(tmp_path)
-    made.supervision.start("n")
+    made.caretaker.start("n")
     yield made
-    made.supervision.close()
+    made.caretaker.close()
     for task in made.tasks:
         task.cancel()
 
@@ -232,23 +232,23 @@ async def test_silence_is_noticed(node: Node) -> None:
 async def test_who_suspects_the_same_actor_shares_the_answer(node: Node) -> None:
     member = node.member("a/a", answer=stuck)
     found = await asyncio.gather(
-        *(node.supervision.suspect(member, "its link is silent") for _ in range(3))
+        *(node.caretaker.suspect(member, "its link is silent") for _ in range(3))
     )
     assert {verdict.finding for verdict in found} == {"stuck"}
     assert member.handle.asked == 1
     # It has gone meanwhile.
-    assert (await node.supervision.suspect(member, "again")).finding == "dead"
+    assert (await node.caretaker.suspect(member, "again")).finding == "dead"
 
 
 async def test_a_suspicion_that_is_wrong_changes_nothing(node: Node) -> None:
     member = node.member("a/a")
-    verdict = await node.supervision.suspect(member, "its link broke")
+    verdict = await node.caretaker.suspect(member, "its link broke")
     assert verdict.finding == "alive"
-    assert node.supervision.describe(member.number)["condition"] == "suspicious"
+    assert node.caretaker.describe(member.number)["condition"] == "suspicious"
     node.beat(member)
-    assert node.supervision.describe(member.number)["condition"] == "healthy"
+    assert node.caretaker.describe(member.number)["condition"] == "healthy"
     assert not node.killed
-    assert node.supervision.describe(999) == {}
+    assert node.caretaker.describe(999) == {}
 
 
 @pytest.mark.parametrize(
@@ -290,36 +290,36 @@ async def test_a_drain_moves_ends_and_stops_what_is_left(node: Node) -> None:
     supervisor = node.member("a", SUPERVISOR)
     processor = node.member("a/a")
     node.evacuation.stay = {"a", "a/a"}
-    number = node.supervision.drain(NODE, 10.0, "the machine goes away")
+    number = node.caretaker.drain(NODE, 10.0, "the machine goes away")
     assert node.saved == 1
     await asyncio.sleep(5.1)
     assert {moved for moved, _ in node.evacuation.moves} == {supervisor.number, processor.number}
     await asyncio.sleep(5.0)
-    (progress,) = node.supervision.drain_progress()
+    (progress,) = node.caretaker.drain_progress()
     assert (progress.number, progress.state, progress.cut) == (number, "done", 1)
     assert set(node.evacuation.ended) == {supervisor.number, processor.number}
     assert node.pools.statistics(0.0)["refusing"]
-    node.supervision.cancel_drain(number)
+    node.caretaker.cancel_drain(number)
     assert not node.pools.statistics(0.0)["refusing"]
 
 
 async def test_a_drain_of_a_pool_is_about_its_kind(node: Node) -> None:
     node.member("a", SUPERVISOR)
     processor = node.member("a/a")
-    node.supervision.drain(DrainTarget("pool", "Echo"), 10.0, "test")
+    node.caretaker.drain(DrainTarget("pool", "Echo"), 10.0, "test")
     await asyncio.sleep(5.1)
     assert {moved for moved, _ in node.evacuation.moves} == {processor.number}
-    assert node.supervision.drain_progress()[0].state == "done"
+    assert node.caretaker.drain_progress()[0].state == "done"
 
 
 async def test_a_restarted_agent_goes_on_with_drains(node: Node, tmp_path: Path) -> None:
     node.member("a", SUPERVISOR)
-    node.supervision.drain(NODE, 100.0, "test")
+    node.caretaker.drain(NODE, 100.0, "test")
     other = tmp_path / "heir"
     other.mkdir()
     heir = Node(other)
-    heir.supervision.resume_drains(node.supervision.kept_drains())
-    (progress,) = heir.supervision.drain_progress()
+    heir.caretaker.resume_drains(node.caretaker.kept_drains())
+    (progress,) = heir.caretaker.drain_progress()
     assert progress.target == NODE
     assert progress.left_secs == pytest.approx(100.0, abs=5.0)
     assert heir.pools.admission.closed
@@ -331,17 +331,17 @@ async def test_a_node_that_the_cluster_takes_away_is_drained(
     leaving: dict[str, int] = {"other": 1}
     monkeypatch.setattr(ray_internal, "draining_nodes", lambda: dict(leaving))
     node = Node(tmp_path, detached=True)
-    node.supervision.start("n")
+    node.caretaker.start("n")
     node.member("a", SUPERVISOR)
     await asyncio.sleep(1.5)
-    assert node.supervision.drain_progress() == []
+    assert node.caretaker.drain_progress() == []
     leaving["n"] = int((time.time() + 60.0) * 1000)
     for _ in range(3):
         await asyncio.sleep(1.5)
-    (progress,) = node.supervision.drain_progress()
+    (progress,) = node.caretaker.drain_progress()
     assert (progress.target, progress.reason) == (NODE, "the cluster takes it away")
     assert 40.0 < progress.left_secs <= 50.0
-    node.supervision.close()
+    node.caretaker.close()
     for task in node.tasks:
         task.cancel()
 
@@ -351,10 +351,10 @@ async def test_only_a_detached_agent_may_be_killed_by_its_actors(tmp_path: Path)
         hub = tmp_path / str(detached)
         hub.mkdir()
         made = Node(hub, detached=detached)
-        made.supervision.start("n")
+        made.caretaker.start("n")
         address = made.fleet.pulse
         assert (address.restartable is not None) is detached
         assert Path(address.path).name == ("pulse" if detached else f"pulse-{os.getpid()}")
-        made.supervision.close()
+        made.caretaker.close()
         for task in made.tasks:
             task.cancel()

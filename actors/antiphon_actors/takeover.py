@@ -24,7 +24,7 @@ ANSWER_SECS = 2.0
 _LOOK_AGAIN_SECS = 2.0
 
 
-class Succession:
+class Takeover:
     """Takes over what another agent of the node has left; see `antiphon_actors.adoption`.
 
     Args:
