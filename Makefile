@@ -21,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test check lint types contracts bench soak lock clean
+.PHONY: help setup compile demo test check lint types contracts redis bench soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
@@ -29,6 +29,7 @@ help:
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
 	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
+	@echo "make redis    find or unpack the Redis server that the tests use (test does it first)"
 	@echo "make setup    make $(VENV) with the locked packages (every other verb does it first)"
 	@echo "make compile  compile again what has changed (setup does it, too)"
 	@echo "make lock     choose package versions anew and write requirements.lock"
@@ -70,11 +71,15 @@ demo: setup
 
 PURE_TESTS := tests/frames tests/processors tests/channels tests/session tests/pipeline
 
-test: check
+test: check redis
 	@echo "test: running the tests"
 	$(BIN)/python -m pytest $(ARGS)
 	@echo "test: once more on the Python sources alone, where they have compiled twins"
 	ANTIPHON_PURE=1 $(BIN)/python -m pytest -q $(PURE_TESTS)
+
+# Without one, the tests that need it are skipped, except in continuous integration.
+redis:
+	@scripts/get_redis.sh || echo "test: without a Redis server, some tests will be skipped" >&2
 
 check: lint types contracts
 
@@ -101,7 +106,7 @@ soak: setup
 
 # All but those whose packages depend on what the machine has.
 LOCKED_EXTRAS := demo elevenlabs espeak koala langchain mcp noisereduce openai pocketsphinx \
-	remote-smart-turn sentry silero soundfile
+	redis remote-smart-turn sentry silero soundfile
 
 # Written for every platform and every Python from 3.11 on, with hashes, naming no index.
 lock:

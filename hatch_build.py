@@ -20,6 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOTS = {"antiphon": "runtime", "antiphon_actors": "actors"}
 MODULES = (
     "antiphon.utils.asyncio._stepper",
+    "antiphon.utils.asyncio.receipts",
     "antiphon.processors.statistics",
     "antiphon.processors.lane",
     "antiphon.processors.inbox",
@@ -31,8 +32,10 @@ MODULES = (
     "antiphon_actors.channels.outbox",
     "antiphon_actors.channels.framing",
     "antiphon_actors.channels.in_stream",
+    "antiphon_actors.channels.retained",
     "antiphon_actors.channels.out_stream",
     "antiphon_actors.channels.streams",
+    "antiphon_actors.session.progress",
     "antiphon_actors.session.receivers",
     "antiphon_actors.session.edge",
 )

@@ -6,6 +6,7 @@ on; their names say whose they are. What they were for is in the agent's file (`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from antiphon_actors.pool_state import PoolActor, State
 from antiphon_actors.pool_types import PoolKey, Role, is_part
 
 NAME_PREFIX = "antiphon-actor"
+
+# What a supervisor adds to a session's name for the processors of its further pipelines.
+_PIPELINE = re.compile(r"(~\d+)?(\.\d+)?$")
 
 UNKNOWN_KIND = "unknown"
 """Kind of an actor that serves sessions, and of which nobody knows for what it was started."""
@@ -98,7 +102,7 @@ def from_inventory(number: int, inventory: Inventory, leases: Iterable[int]) -> 
         slots=len(inventory.sessions),
         leases={
             # The name that `AgentProvider` gives a session's pipeline.
-            lease: f"{name}/{name}" if processor else name
+            lease: f"{_PIPELINE.sub('', name)}/{name}" if processor else name
             for lease, name in zip(leases, inventory.sessions, strict=False)
         },
         served=len(inventory.sessions),

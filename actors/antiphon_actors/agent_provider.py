@@ -69,6 +69,8 @@ class _LeasedHost:
         self._place = place
         self._attachments = attachments
         self.uri = place.facts.uri
+        self.actor_id = place.actor_id
+        self.lease_id = place.lease_id
         self.description = f"actor {place.actor_id[:8]}, pid {place.facts.pid}"
         if place.facts.node_id != ray.get_runtime_context().get_node_id():
             self.description += f", node {place.facts.node_id[:8]}"
@@ -80,6 +82,10 @@ class _LeasedHost:
             raise PlacementError(f"the node agent is gone: {why}") from error
         if error is not None:
             raise PlacementError(f"{error} ({self.description})") from error
+
+
+def _leased(hosts: Sequence[Host]) -> list[_LeasedHost]:
+    return [host for host in hosts if isinstance(host, _LeasedHost)]
 
 
 class AgentProvider:
@@ -95,8 +101,15 @@ class AgentProvider:
         self._owner = owner
         self._attachments = _Attachments(agent)
 
-    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> list[Host]:
+    async def acquire(
+        self, session_id: str, moved: Sequence[PlacedProcessor], avoid: Sequence[Host] = ()
+    ) -> list[Host]:
         """Processor actors for all processors of a session, or for none.
+
+        Args:
+            session_id: The session.
+            moved: The processors.
+            avoid: Actors that must not be chosen.
 
         Raises:
             NoActorError: If the agent has none; it says what is short.
@@ -109,6 +122,7 @@ class AgentProvider:
                 "acquire_all",
                 self._name(session_id),
                 wanted,
+                [each.actor_id for each in _leased(avoid)],
                 deadline_secs=ACQUIRE_DEADLINE_SECS,
             )
         except (RayError, TimeoutError) as error:
@@ -124,15 +138,21 @@ class AgentProvider:
             hosts |= dict.fromkeys(each.pids, _LeasedHost(place, self._attachments))
         return [hosts[placed.pid] for placed in moved]
 
+    async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
+        """Gives back some of a session's actors."""
+        for lease_id in {each.lease_id for each in _leased(hosts)}:
+            await self._tell("release_lease", lease_id)
+
     async def release(self, session_id: str) -> None:
         """Gives back every actor of a session."""
+        await self._tell("release", self._name(session_id))
+
+    async def _tell(self, method: str, what: object) -> None:
         try:
-            await self._agent.call(
-                "release", self._name(session_id), deadline_secs=RELEASE_DEADLINE_SECS
-            )
+            await self._agent.call(method, what, deadline_secs=RELEASE_DEADLINE_SECS)
         except TimeoutError:
-            # It finds by itself, when it comes back, that nobody uses them.
-            logger.warning("actors were not given back", session_id=session_id)
+            # An agent that comes back finds by itself what nobody uses.
+            logger.warning("actors were not given back", place=what)
 
     def _name(self, session_id: str) -> str:
         """The pipeline's name with the agent, apart from that of its supervisor's place."""

@@ -45,6 +45,12 @@ class BotFile:
         """The directory its own modules are imported from."""
         return str(Path(self.path).parent)
 
+    @property
+    def digest(self) -> str:
+        """What tells this version of the file from others: a hash of its path and its text."""
+        text = f"{self.path}\0{self.source}".encode()
+        return hashlib.blake2b(text, digest_size=6).hexdigest()
+
 
 class BotError(AntiphonError):
     """A bot program could not be loaded or failed; the message names file, place and cause."""
@@ -84,10 +90,7 @@ def load_bot(bot_file: BotFile) -> types.ModuleType:
     Raises:
         BotError: If it does not import or has no ``async def bot(runner_args)``.
     """
-    digest = hashlib.blake2b(
-        f"{bot_file.path}\0{bot_file.source}".encode(), digest_size=6
-    ).hexdigest()
-    name = f"antiphon_bot_{digest}"
+    name = f"antiphon_bot_{bot_file.digest}"
     module = sys.modules.get(name)
     if module is None:
         try:
@@ -168,6 +171,12 @@ def describe(error: BaseException, bot_file: BotFile) -> str:
     if own:
         text += f" ({own[-1].filename}:{own[-1].lineno})"
     return text
+
+
+def is_part_of(module: types.ModuleType, bot_file: BotFile) -> bool:
+    """Whether a module is a bot's file, or one that it brought along."""
+    filename = getattr(module, "__file__", None) or ""
+    return filename == bot_file.path or _beside(filename, bot_file)
 
 
 def _beside(filename: str, bot_file: BotFile) -> bool:

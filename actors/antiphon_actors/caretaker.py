@@ -247,7 +247,7 @@ class Caretaker:
     async def _move(self, action: Move) -> None:
         member = self._fleet.get(action.actor)
         if member is not None:
-            moved = await self._evacuation.move(member, action.deadline_secs)
+            moved = await self._evacuation.move(member, action.text, action.deadline_secs)
             self._drains.moved(action.actor, moved)
             logger.debug("sessions moved", actor_id=member.actor_id, count=moved)
         self._follow(self._retirements.moved(action.actor, _now()))

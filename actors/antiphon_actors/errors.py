@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiphon.errors import AntiphonError, PlacementError
+from antiphon.errors import AntiphonError, PlacementError, SessionError
 
 
 class ClusterError(AntiphonError):
@@ -29,6 +29,24 @@ class JobError(AntiphonError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class CheckpointStoreError(AntiphonError):
+    """A store of checkpoints did not do what it was asked to.
+
+    It may have done it all the same, if no answer came.
+
+    Attributes:
+        retryable: Whether the same request may succeed later.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class SessionLostError(SessionError):
+    """A session was to go on from a checkpoint, and cannot."""
 
 
 class NoActorError(PlacementError):

@@ -25,7 +25,7 @@ class Elsewhere(Protocol):
     """Asks the agents of other nodes."""
 
     async def evacuate(
-        self, uris: Sequence[str], sessions: Sequence[str], deadline_secs: float
+        self, uris: Sequence[str], sessions: Sequence[str], reason: str, deadline_secs: float
     ) -> list[str]:
         """Has sessions that other nodes supervise moved off processes; returns those that stay there."""
 
@@ -53,7 +53,7 @@ class Evacuation:
         self._perform = perform
         self._elsewhere = elsewhere
 
-    async def move(self, member: Member, deadline_secs: float) -> int:
+    async def move(self, member: Member, reason: str, deadline_secs: float) -> int:
         """Has all sessions moved off an actor, as far as they can be; returns how many have.
 
         Their places are freed. On a node that is drained, processors of its own sessions stay, as they go
@@ -68,7 +68,8 @@ class Evacuation:
             for lease, owner in leases.items():
                 by_session.setdefault(owner.partition("/")[0], []).append(lease)
             assert member.facts is not None
-            left = await self.evacuate([member.facts.uri], list(by_session), deadline_secs)
+            uris = [member.facts.uri]
+            left = await self.evacuate(uris, list(by_session), reason, deadline_secs)
             gone = set(by_session) - set(left)
             freed = [lease for session in gone for lease in by_session[session]]
         if freed:
@@ -76,13 +77,14 @@ class Evacuation:
         return len(gone)
 
     async def evacuate(
-        self, uris: Sequence[str], sessions: Iterable[str], deadline_secs: float
+        self, uris: Sequence[str], sessions: Iterable[str], reason: str, deadline_secs: float
     ) -> list[str]:
         """Has the supervisors of sessions move these off processes.
 
         Args:
             uris: Of the processes' hubs.
             sessions: Whose; those that this node does not supervise are asked for elsewhere.
+            reason: Why, for people.
             deadline_secs: How long that may take.
 
         Returns:
@@ -100,9 +102,12 @@ class Evacuation:
             else:
                 by_supervisor.setdefault(number, []).append(session)
         elsewhere = self._elsewhere()
-        asked = [self._ask(n, uris, names, deadline_secs) for n, names in by_supervisor.items()]
+        asked = [
+            self._ask(number, uris, names, reason, deadline_secs)
+            for number, names in by_supervisor.items()
+        ]
         if foreign and elsewhere is not None:
-            asked.append(elsewhere.evacuate(uris, foreign, deadline_secs))
+            asked.append(elsewhere.evacuate(uris, foreign, reason, deadline_secs))
         else:
             stay += foreign
         for left in await asyncio.gather(*asked):
@@ -126,12 +131,17 @@ class Evacuation:
         await asyncio.gather(*(one(session) for session in names))
 
     async def _ask(
-        self, number: int, uris: Sequence[str], sessions: Sequence[str], deadline_secs: float
+        self,
+        number: int,
+        uris: Sequence[str],
+        sessions: Sequence[str],
+        reason: str,
+        deadline_secs: float,
     ) -> list[str]:
         member = self._fleet.get(number)
         if member is None:
             return list(sessions)
-        call = member.handle.evacuate.remote(list(uris), deadline_secs)
+        call = member.handle.evacuate.remote(list(uris), reason, deadline_secs)
         left = await _answer(call, deadline_secs, "sessions could not be moved", sessions)
         return list(sessions) if left is None else [s for s in sessions if s in left]
 
@@ -139,7 +149,7 @@ class Evacuation:
         self, member: Member, sessions: Iterable[str], deadline_secs: float
     ) -> set[str]:
         async def one(session: str) -> str | None:
-            call = member.handle.hand_over.remote(session)
+            call = member.handle.hand_over.remote(session, deadline_secs)
             done = await _answer(call, deadline_secs, "a session was not handed over", [session])
             return session if done else None
 

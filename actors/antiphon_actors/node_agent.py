@@ -268,20 +268,21 @@ class NodeAgent(WatchedActor):
         return Verdict("dead", "the actor is gone")
 
     async def evacuate(
-        self, uris: Sequence[str], sessions: Sequence[str], deadline_secs: float
+        self, uris: Sequence[str], sessions: Sequence[str], reason: str, deadline_secs: float
     ) -> list[str]:
         """Has sessions that are supervised here moved off processes, of whatever node.
 
         Args:
             uris: Of the processes' hubs.
             sessions: Whose processors are to move.
+            reason: Why, for people.
             deadline_secs: How long that may take.
 
         Returns:
             Those that could not be moved.
         """
         await self._ready()
-        return await self._evacuation.evacuate(uris, sessions, deadline_secs)
+        return await self._evacuation.evacuate(uris, sessions, reason, deadline_secs)
 
     async def drain(
         self,

@@ -123,7 +123,7 @@ class NodeNetwork:
             raise CredentialsError(f"no certificate for node {node_id}: {error}") from error
 
     async def evacuate(
-        self, uris: Sequence[str], sessions: Sequence[str], deadline_secs: float
+        self, uris: Sequence[str], sessions: Sequence[str], reason: str, deadline_secs: float
     ) -> list[str]:
         """Has sessions that the first agent's node supervises moved off processes of this node.
 
@@ -135,7 +135,7 @@ class NodeNetwork:
         try:
             async with asyncio.timeout(deadline_secs + ANSWER_SECS):
                 left: list[str] = await self._cluster.first.evacuate.remote(
-                    list(uris), list(sessions), deadline_secs
+                    list(uris), list(sessions), reason, deadline_secs
                 )
         except (RayError, TimeoutError) as error:
             logger.warning("the first agent did not move sessions", error=repr(error))

@@ -27,7 +27,7 @@ from antiphon.processors.inbox import CLOSED_INBOX
 from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
-from antiphon_actors.channels import ChannelError, OutStream
+from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream
 from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.session.edge import EdgeInbox
@@ -35,6 +35,8 @@ from antiphon_actors.session.endpoint import Endpoint, pack
 from antiphon_actors.session.network import Network
 from antiphon_actors.session.node import SessionNode
 from antiphon_actors.session.spec import AttachSpec, HostedSpec
+from antiphon_actors.session.state_keeper import StateKeeper
+from antiphon_actors.session.succession import ChainedInbox, Succession
 from antiphon_actors.session.wire_types import adopt_bot_classes
 
 CLEANUP_DEADLINE_SECS = 5.0
@@ -55,6 +57,7 @@ class _Hosted:
         forward: Reports those home.
         tasks: Owner of their tasks.
         ending: Ends all this; set once that has begun.
+        succession: Processors that take the place of others, if there are any.
     """
 
     node: SessionNode
@@ -63,6 +66,7 @@ class _Hosted:
     forward: ForwardingObserver | None = None
     tasks: TaskManager = field(default_factory=TaskManager)
     ending: asyncio.Task[Mapping[int, Mapping[str, object]]] | None = None
+    succession: Succession | None = None
 
 
 class ForwardingObserver(BaseObserver):
@@ -100,7 +104,7 @@ class ForwardingObserver(BaseObserver):
         try:
             if self._stream is None:
                 link = await node.link(self._home_uri)
-                self._stream = await link.open_stream(pack(node.session_id, "o", 0, 1))
+                self._stream = await link.open_stream(pack(node.session_id, "o", 0, 1, 0))
             await self._stream.send(payload, urgent=False)
         except ChannelError as error:  # home is gone, and the session with it
             self._lost = True
@@ -163,6 +167,8 @@ class ProcessorHost:
         except ConfigError as error:
             raise PlacementError(f"in the actor: {error}") from error
         hosted = self._new_session(spec, adopt_bot_classes(spec.classes))
+        for uri in spec.absent:
+            hosted.node.expel(uri)
         try:
             # Its end tells that the bot's process is gone, whether or not frames go there.
             home = await hosted.node.link(spec.home_uri)
@@ -176,6 +182,8 @@ class ProcessorHost:
                 hosted.node.add_local(pid, processor)
             for hosted_spec in spec.processors:
                 _link(hosted, hosted_spec)
+            if spec.recovers:
+                _prepare_for_loss(hosted, spec)
             for hosted_spec in spec.processors:
                 await _replay(hosted, hosted_spec)
         except BaseException:
@@ -207,6 +215,7 @@ class ProcessorHost:
     async def _end_session(
         self, session_id: str, hosted: _Hosted
     ) -> Mapping[int, Mapping[str, object]]:
+        hosted.node.incoming.freeze()
         counted = {pid: p.statistics for pid, p in hosted.processors.items()}
         counted |= hosted.node.dropped_on_the_way()
         statistics = {pid: each.to_plain() for pid, each in counted.items()}
@@ -266,17 +275,27 @@ class ProcessorHost:
                 watchdog_timers_enabled=spec.watchdog_timers_enabled,
             )
 
+        async def open_edges(_: object) -> None:
+            await node.open_edges()
+            if hosted.succession is not None:
+                hosted.succession.learn()
+
+        async def relink(moved: object) -> None:
+            await node.relink(_addresses(moved))
+
         node = SessionNode(
             spec.session_id,
             self._endpoint,
             peer_lost=peer_lost,
             setup=setup,
             control={
-                "open_edges": lambda: node.open_edges(),  # noqa: PLW0108 - the node is being made
-                "detach": lambda: self.detach(spec.session_id),
+                "open_edges": open_edges,
+                "relink": relink,
+                "detach": lambda _: self.detach(spec.session_id),
             },
             home_uri=spec.home_uri,
             classes=classes,
+            recovers=spec.recovers,
         )
         node.clock_started_ns = spec.clock_started_ns
         # Services that run here report their spans; home knows the turns, and has the exporter.
@@ -341,6 +360,39 @@ async def _clean_up(processor: FrameProcessor) -> None:
         await processor.cleanup()
     except Exception as error:  # noqa: BLE001 - the bot's code; the others are cleaned up all the same
         logger.opt(exception=error).error("processor not cleaned up", processor=processor.name)
+
+
+def _addresses(moved: object) -> dict[int, str]:
+    """Which processors run where now, checked.
+
+    Raises:
+        ChannelRefused: It says something else.
+    """
+    match moved:
+        case [[*entries]]:
+            found = {}
+            for entry in entries:
+                match entry:
+                    case [int(pid), str(uri)]:
+                        found[pid] = uri
+                    case _:
+                        raise ChannelRefused("malformed message")
+            return found
+    raise ChannelRefused("malformed message")
+
+
+def _prepare_for_loss(hosted: _Hosted, spec: AttachSpec) -> None:
+    """Has home know what a successor would have to; and takes the place of predecessors."""
+    hosted.node.incoming.first_number = spec.incarnation << 32
+    keeper = StateKeeper(hosted.node, spec.home_uri, hosted.processors)
+    here = list(hosted.processors.values())
+    for pid, processor in hosted.processors.items():
+        keeper.watch(pid)
+        if processor._prev in here or processor._next in here:
+            processor._replace_inbox(ChainedInbox(processor))
+    inherited = {each.pid: each.inherits for each in spec.processors if each.inherits is not None}
+    if inherited:
+        hosted.succession = Succession(hosted.node, hosted.processors, inherited)
 
 
 def _link(hosted: _Hosted, spec: HostedSpec) -> None:

@@ -7,13 +7,14 @@ a Ray release changes what lies below.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -372,6 +373,64 @@ def dashboard_address() -> str | None:
         logger.debug("the dashboard's address is unknown", error=str(error))
         return None
     return url.partition("://")[2] or url or None
+
+
+# --- the cluster's own store ----------------------------------------------------------------------
+
+
+class ClusterKeys:
+    """Keys and values in the store of Ray's control service, which the whole cluster sees.
+
+    All calls may be made at once, and raise a RayError where the service does not answer within the
+    deadline; then the change may or may not have been made. Ray's public functions for this block: they run
+    in threads where their asynchronous counterparts have changed.
+
+    Args:
+        namespace: Keys of other namespaces are others.
+        deadline_secs: How long a call may take.
+    """
+
+    def __init__(self, namespace: str, *, deadline_secs: float = 5.0) -> None:
+        self._namespace = namespace.encode()
+        self._deadline_secs = deadline_secs
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Sets the value of a key."""
+        await self._call("put", key.encode(), value, True)
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of a key; None if there is none."""
+        value = await self._call("get", key.encode())
+        return None if value is None else bytes(value)
+
+    async def delete(self, key: str) -> None:
+        """Removes a key, if it is there."""
+        await self._call("del", key.encode(), False)
+
+    async def list(self, prefix: str = "") -> Sequence[str]:
+        """The keys that begin with a text."""
+        return [bytes(key).decode() for key in await self._call("keys", prefix.encode())]
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            client = _private("ray._private.worker").global_worker.gcs_client
+            method = getattr(client, f"async_internal_kv_{name}")
+            call = method(*arguments, self._namespace, timeout=self._deadline_secs)
+        except _CHANGED as error:
+            logger.debug("the cluster's store is called in threads", error=str(error))
+            return await asyncio.to_thread(self._call_blocking, name, *arguments)
+        return await call
+
+    def _call_blocking(self, name: str, *arguments: Any) -> Any:
+        public = _private("ray.experimental.internal_kv")
+        match name:
+            case "put":
+                return public._internal_kv_put(*arguments, namespace=self._namespace)
+            case "get":
+                return public._internal_kv_get(*arguments, namespace=self._namespace)
+            case "del":
+                return public._internal_kv_del(arguments[0], namespace=self._namespace)
+        return public._internal_kv_list(*arguments, namespace=self._namespace)
 
 
 # --- the head process of a private cluster --------------------------------------------------------

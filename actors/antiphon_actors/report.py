@@ -29,6 +29,9 @@ class SessionReport:
         files: Files the bot wrote to its output directory, by name.
         conversations: What was said and how long it took, for each task of the bot: the plain form
             of ``antiphon.observers.session_report.SessionReport``.
+        lost: Why an earlier conversation could not be resumed; empty if it was, or there was none.
+        handed_over: Whether the session goes on elsewhere: it has ended here, and not for the
+            caller.
     """
 
     session_id: str
@@ -37,6 +40,8 @@ class SessionReport:
     processors: list[ProcessorRecord] = field(default_factory=list)
     files: Mapping[str, bytes] = field(default_factory=dict)
     conversations: list[dict[str, Any]] = field(default_factory=list)
+    lost: str = ""
+    handed_over: bool = False
 
     def save(self, path: Path) -> None:
         """Writes the session to a JSON file, with what people said.

@@ -71,6 +71,7 @@ class Move:
     """Have the sessions of an actor moved off it; answer with `moved`."""
 
     actor: int
+    text: str
     deadline_secs: float
 
 
@@ -141,7 +142,7 @@ class Retirements:
             elif not going.moving and going.move_at <= now:
                 going.moving = True
                 left = going.stop_at - now if going.stop_at is not None else going.move_secs
-                actions.append(Move(actor, min(going.move_secs, left)))
+                actions.append(Move(actor, going.text, min(going.move_secs, left)))
         return actions
 
     def wake_at(self) -> float | None:

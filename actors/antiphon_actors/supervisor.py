@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import ray
@@ -16,10 +17,15 @@ from loguru import logger
 
 from antiphon.errors import AntiphonError, SessionError
 from antiphon.pipeline.executor import Executor, use_executor
+from antiphon.pipeline.keeper import use_keeper
 from antiphon.runner.types import RunnerArguments
 from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
+from antiphon_actors.checkpoints.open_store import open_store
+from antiphon_actors.checkpoints.session import KeptSession
+from antiphon_actors.checkpoints.store import CheckpointStore
+from antiphon_actors.errors import SessionLostError
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.processor_actor import ActorFacts, WatchedActor
@@ -36,6 +42,8 @@ TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
 OUTPUT_LIMIT_CHARS = 4 * 1024 * 1024
 """Output that may wait for whoever follows a session; further pieces are dropped and counted."""
+
+HAND_OVER_SECS = 5.0
 
 _PIECE_CHARS = 64 * 1024
 
@@ -54,6 +62,9 @@ class SessionSpec:
         log_level: Logs below it are not shown.
         directory: What becomes the working directory, if it exists there; only for a supervisor
             with one session, as a process has one. None leaves it.
+        checkpoints: Whether the session is saved as it goes, so that it can go on in another
+            supervisor if this one dies. Where it is saved, the environment says (`open_store`).
+        resume: Whether it goes on from what was saved; it is saved further then.
     """
 
     session_id: str
@@ -63,6 +74,8 @@ class SessionSpec:
     collect: bool = False
     log_level: str = "WARNING"
     directory: Path | None = None
+    checkpoints: bool = False
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,10 +160,19 @@ class _Outputs:
 class _Running:
     """A session in this process."""
 
-    def __init__(self, task: asyncio.Task[int]) -> None:
-        self.task = task
+    def __init__(self) -> None:
+        self.task: asyncio.Task[int]
+        self.kept: KeptSession | None = None
+        self.lost = ""
+        self.handed_over = False
         # What runs its tasks.
         self.executors: list[ActorExecutor] = []
+
+    async def cancel(self) -> bool:
+        """Ends the session now; returns whether it has ended within the deadline."""
+        self.task.cancel()
+        await asyncio.wait({self.task}, timeout=CANCEL_DEADLINE_SECS)
+        return self.task.done()
 
 
 class SupervisorActor(WatchedActor):
@@ -160,17 +182,26 @@ class SupervisorActor(WatchedActor):
         hub_dir: Directory of the process's Unix socket.
         agent: The node agent, which owns this actor and the processor actors.
         network: The node's place among others; None if sessions stay on one node.
+        store: Where sessions are saved, or its name (`open_store`); None for what the environment
+            says.
     """
 
     role = "supervisor"
 
-    def __init__(self, hub_dir: str, agent: Any, network: Network | None = None) -> None:
+    def __init__(
+        self,
+        hub_dir: str,
+        agent: Any,
+        network: Network | None = None,
+        store: CheckpointStore | str | None = None,
+    ) -> None:
         super().__init__()
         self._hub_dir = hub_dir
         self._agent = AgentClient(agent)
         self._endpoint = Endpoint(f"supervisor-{os.getpid()}", network)
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Running] = {}
+        self._store = store
 
     async def start(self) -> ActorFacts:
         """Opens the process's hub; later calls return the same facts."""
@@ -194,7 +225,16 @@ class SupervisorActor(WatchedActor):
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for the health check."""
-        return {"sessions": len(self._sessions), "links": self._endpoint.statistics()}
+        kept = [running.kept for running in self._sessions.values() if running.kept is not None]
+        counts = [one.keeper.statistics for one in kept]
+        return {
+            "sessions": len(self._sessions),
+            "links": self._endpoint.statistics(),
+            "checkpoints": {
+                name: sum(getattr(count, name) for count in counts)
+                for name in ("saved", "failed", "unsavable")
+            },
+        }
 
     def session_names(self) -> list[str]:
         """The sessions that run here."""
@@ -214,43 +254,84 @@ class SupervisorActor(WatchedActor):
         outputs = _Outputs()
         record = SessionRecord(on_failure=outputs.fail)
         files: dict[str, bytes] = {}
+        running = _Running()
         with (
             console.session_output(outputs.write, spec.log_level),
             logger.contextualize(session_id=spec.session_id),
             own_tasks() as tasks,
         ):
-            task = asyncio.create_task(
-                self._run_to_its_end(spec, record, files, tasks), name=f"session {spec.session_id}"
+            task = running.task = asyncio.create_task(
+                self._run_to_its_end(spec, record, files, running, tasks),
+                name=f"session {spec.session_id}",
             )
-        self._sessions[spec.session_id] = _Running(task)
+        self._sessions[spec.session_id] = running
         task.add_done_callback(lambda _: outputs.end())
         try:
             async for item in outputs:
                 yield item
-            report = _report(spec, record, files, task)
+            report = _report(spec, record, files, running)
             for text in report.failures[len(record.failures) :]:
                 yield Failure(text)
             yield report
         finally:
             if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CANCEL_DEADLINE_SECS)
+                await running.cancel()
             self._sessions.pop(spec.session_id, None)
 
     async def cancel_session(self, session_id: str) -> bool:
         """Ends a session now; returns whether it has ended within the deadline."""
         running = self._sessions.get(session_id)
+        return running is None or await running.cancel()
+
+    async def hand_over(self, session_id: str, deadline_secs: float = HAND_OVER_SECS) -> bool:
+        """Saves a session and ends it here, so that it goes on in another supervisor.
+
+        Its report says ``handed_over``; who runs it runs it again, with ``resume``.
+
+        Args:
+            session_id: The session.
+            deadline_secs: How long saving it may take.
+
+        Returns:
+            Whether it can go on elsewhere. If not, it goes on here.
+        """
+        running = self._sessions.get(session_id)
+        if running is None or running.kept is None or running.task.done():
+            return False
+        try:
+            async with asyncio.timeout(deadline_secs):
+                await running.kept.hand_over()
+        except (AntiphonError, TimeoutError) as error:
+            logger.warning(
+                "session stays: it cannot be saved",
+                session_id=session_id,
+                error=str(error) or "no answer in time",
+            )
+            return False
+        running.handed_over = True
+        await running.cancel()
+        return True
+
+    async def abandon_session(self, session_id: str) -> bool:
+        """Ends a session that goes on elsewhere by now: what was saved of it stays.
+
+        Returns:
+            Whether it has ended within the deadline.
+        """
+        running = self._sessions.get(session_id)
         if running is None:
             return True
-        running.task.cancel()
-        await asyncio.wait({running.task}, timeout=CANCEL_DEADLINE_SECS)
-        return running.task.done()
+        running.handed_over = True
+        if running.kept is not None:
+            running.kept.abandon()
+        return await running.cancel()
 
-    async def evacuate(self, uris: Sequence[str], deadline_secs: float) -> list[str]:
+    async def evacuate(self, uris: Sequence[str], reason: str, deadline_secs: float) -> list[str]:
         """Moves the processors of all sessions off processes that are to end.
 
         Args:
             uris: Of the processes' hubs.
+            reason: Why, for people.
             deadline_secs: How long that may take.
 
         Returns:
@@ -260,7 +341,7 @@ class SupervisorActor(WatchedActor):
         async def one(executor: ActorExecutor) -> bool:
             try:
                 async with asyncio.timeout(deadline_secs):
-                    return await executor.evacuate(uris, deadline_secs)
+                    return not await executor.evacuate(uris, reason, deadline_secs)
             except (AntiphonError, TimeoutError) as error:
                 logger.warning("processors were not moved", error=repr(error))
                 return False
@@ -272,29 +353,31 @@ class SupervisorActor(WatchedActor):
         left = await asyncio.gather(*(all_of(*item) for item in self._sessions.items()))
         return [session_id for session_id in left if session_id is not None]
 
-    async def hand_over(self, session_id: str) -> bool:
-        """Has a session go on in another supervisor; whether it has left this one.
-
-        A session of this supervisor cannot: nobody holds its caller's line meanwhile. It stays until it ends.
-        """
-        return session_id not in self._sessions
-
     async def stop(self) -> None:
         """Ends every session and closes the hub."""
         await asyncio.gather(*(self.cancel_session(name) for name in list(self._sessions)))
         await self._endpoint.aclose()
+        if isinstance(self._store, CheckpointStore):
+            await self._store.aclose()
 
     async def _run_to_its_end(
-        self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], tasks: Tasks
+        self,
+        spec: SessionSpec,
+        record: SessionRecord,
+        files: dict[str, bytes],
+        running: _Running,
+        tasks: Tasks,
     ) -> int:
         try:
-            return await self._run(spec, record, files)
+            return await self._run(spec, record, files, running)
         finally:
             left = await end_tasks(tasks, TASKS_DEADLINE_SECS)
             if left:
                 logger.warning("tasks of the bot do not end", count=left)
 
-    async def _run(self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes]) -> int:
+    async def _run(
+        self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], running: _Running
+    ) -> int:
         try:
             module = load_bot(spec.bot_file)
             placement = spec.placement or getattr(module, "placement", None) or Placement()
@@ -303,7 +386,12 @@ class SupervisorActor(WatchedActor):
             def executor() -> Executor:
                 nonlocal numbered
                 numbered += 1
-                name = spec.session_id if numbered == 1 else f"{spec.session_id}.{numbered}"
+                name = spec.session_id
+                if running.kept is not None and running.kept.number:
+                    # What is left of an earlier process may still be in the actors.
+                    name += f"~{running.kept.number}"
+                if numbered > 1:
+                    name += f".{numbered}"
                 made = ActorExecutor(
                     name,
                     self._endpoint,
@@ -313,18 +401,48 @@ class SupervisorActor(WatchedActor):
                     record=record,
                     import_paths=[spec.bot_file.directory],
                 )
-                self._sessions[spec.session_id].executors.append(made)
+                running.executors.append(made)
                 return made
 
-            with output_directory(
-                spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
-            ) as body:
-                arguments = RunnerArguments(body=body, session_id=spec.session_id)
-                with use_executor(executor):
-                    return await run_bot(module, spec.bot_file, arguments)
+            async with self._keep(spec, module, running) as kept:
+                with output_directory(
+                    spec.body, files, collect=spec.collect, parent=Path(self._hub_dir)
+                ) as body:
+                    arguments = RunnerArguments(
+                        body=body,
+                        session_id=spec.session_id,
+                        resume=kept.resume if kept is not None else None,
+                    )
+                    keeper = kept.keeper if kept is not None else None
+                    with use_executor(executor), use_keeper(keeper):
+                        return await run_bot(module, spec.bot_file, arguments)
         except BotError as error:
             record.fail(str(error))
             return 1
+        except SessionLostError as error:
+            running.lost = str(error)
+            record.fail(f"the session is lost: {error}")
+            return 1
+
+    @contextlib.asynccontextmanager
+    async def _keep(
+        self, spec: SessionSpec, module: ModuleType, running: _Running
+    ) -> AsyncIterator[KeptSession | None]:
+        """Saves a session that is to be saved."""
+        if not spec.checkpoints and not spec.resume:
+            yield None
+            return
+        if not isinstance(self._store, CheckpointStore):
+            self._store = open_store(self._store)
+        async with KeptSession(
+            self._store,
+            spec.session_id,
+            spec.bot_file,
+            resume=spec.resume,
+            anew_when_lost=bool(getattr(module, "start_anew_when_lost", False)),
+        ) as kept:
+            running.kept, running.lost = kept, kept.lost
+            yield kept
 
 
 def _change_directory(directory: Path | None) -> None:
@@ -335,17 +453,26 @@ def _change_directory(directory: Path | None) -> None:
 
 
 def _report(
-    spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], task: asyncio.Task[int]
+    spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], running: _Running
 ) -> SessionReport:
     failures = list(record.failures)
+    task = running.task
     if task.cancelled() or task.cancelling():
         code = 130
-        failures.append("the session was cancelled")
+        if not running.handed_over:
+            failures.append("the session was cancelled")
     elif (error := task.exception()) is not None:
         code = 1
         failures.append(describe(error, spec.bot_file))
     else:
         code = task.result() or int(bool(failures))
     return SessionReport(
-        spec.session_id, code, failures, record.processors, files, record.conversations()
+        spec.session_id,
+        code,
+        failures,
+        record.processors,
+        files,
+        record.conversations(),
+        lost=running.lost,
+        handed_over=running.handed_over,
     )

@@ -112,7 +112,7 @@ async def test_a_slow_consumer_bounds_memory(uri: str) -> None:
 
 
 def finished(delivery: Delivery) -> bool:
-    return delivery._stream is None
+    return not delivery._open
 
 
 async def test_one_frame_larger_than_the_window_passes_alone(uri: str) -> None:

@@ -166,13 +166,13 @@ async def test_a_newer_build_may_say_more_than_is_known_here(uri: str) -> None:
         later = hello(
             VERSION, VERSION + 7, {"new": [1]}, facts={"colour": "blue"}, limits={"window_hours": 3}
         )
-        peer.say(later, pack_record(Kind.OPEN, 1, b"key", {"priority": 9}))
+        peer.say(later, pack_record(Kind.OPEN, 1, b"key", 0, 0, {"priority": 9}))
         await peer.hears(Kind.OPENED)
         link = next(link for link in node.hub.links if link.peer.name == "foreign")
         assert link.peer.version == VERSION
         peer.say(
-            pack_record(Kind.DATA, 1, 1, 5, b"one", None, "more"),
-            pack_record(Kind.URGENT, 1, 1, 5, b"two", [1, 2, 3]),
+            pack_record(Kind.DATA, 1, 1, 5, b"one", 7, 0, "more"),
+            pack_record(Kind.URGENT, 1, 1, 5, b"two", 0, 0, [1, 2, 3]),
             pack_record(Kind.PING, 5, "more"),
             pack_record(Kind.NOTIFY, "method", b"body", 1.5),
             pack_record(Kind.END, 1, "reason"),

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from antiphon_actors.channels.errors import ProtocolViolation
 from antiphon_actors.channels.framing import (
-    DATA_OVERHEAD_BYTES,
+    DATA_HEAD_BYTES,
     Kind,
     RecordParser,
     cut_frames,
     expect,
+    pack_cause,
     pack_data_head,
     pack_frame,
     pack_record,
@@ -44,9 +45,19 @@ class Parsed:
         self.records: list[Any] = []
         self.parser = RecordParser(limit, self._frame, self.records.append)
 
-    def _frame(self, urgent: bool, stream: int, seq: int, sent_ns: int, payload: bytes) -> None:
+    def _frame(
+        self,
+        urgent: bool,
+        stream: int,
+        seq: int,
+        sent_ns: int,
+        payload: bytes,
+        cause: int,
+        ordinal: int,
+    ) -> None:
         kind = Kind.URGENT if urgent else Kind.DATA
-        self.records.append([int(kind), stream, seq, sent_ns, payload])
+        record = [int(kind), stream, seq, sent_ns, payload]
+        self.records.append([*record, cause, ordinal] if cause else record)
 
     def feed(self, *pieces: bytes | memoryview) -> list[Any]:
         for piece in pieces:
@@ -69,22 +80,35 @@ frames = st.tuples(
     st.integers(1, 2**64 - 1),
     st.integers(0, 2**64 - 1),
     st.binary(max_size=2000),
+    st.just(0) | st.integers(1, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
 )
+
+
+def as_record(frame: tuple[Any, ...]) -> list[Any]:
+    kind, *rest, cause, ordinal = frame
+    return [int(kind), *rest, cause, ordinal] if cause else [int(kind), *rest]
 
 
 @given(st.lists(frames, max_size=8), st.lists(st.integers(0, 20_000), max_size=20))
 def test_frames_survive_any_cutting(sent: list[tuple[Any, ...]], cuts: list[int]) -> None:
     data = b"".join(pack_frame(*frame) for frame in sent)
     pieces = [memoryview(piece) if at % 2 else piece for at, piece in enumerate(cut(data, cuts))]
-    assert Parsed().feed(*pieces) == [[int(kind), *rest] for kind, *rest in sent]
+    assert Parsed().feed(*pieces) == [as_record(frame) for frame in sent]
+
+
+@given(frames)
+def test_a_frame_is_a_record_like_any_other(frame: tuple[Any, ...]) -> None:
+    assert msgpack.unpackb(pack_frame(*frame)[4:]) == as_record(frame)
 
 
 @given(frames)
 def test_both_ways_to_pack_a_frame_agree(frame: tuple[Any, ...]) -> None:
-    kind, stream, seq, sent_ns, payload = frame
-    head = pure_pack_data_head(kind, stream, seq, sent_ns, len(payload))
-    assert pack_data_head(kind, stream, seq, sent_ns, len(payload)) == head
-    assert pack_frame(*frame) == pure_pack_frame(*frame) == head + payload
+    kind, stream, seq, sent_ns, payload, cause, ordinal = frame
+    head = pure_pack_data_head(kind, stream, seq, sent_ns, len(payload), cause)
+    assert pack_data_head(kind, stream, seq, sent_ns, len(payload), cause) == head
+    tail = pack_cause(cause, ordinal) if cause else b""
+    assert pack_frame(*frame) == pure_pack_frame(*frame) == head + payload + tail
 
 
 @given(st.binary(max_size=80) | frames.map(lambda frame: pack_frame(*frame)), st.integers(0, 5))
@@ -107,7 +131,7 @@ def test_the_data_head_is_the_record_it_stands_for(
 ) -> None:
     data = pack_data_head(Kind.DATA, stream, seq, sent_ns, len(payload)) + payload
     assert Parsed().feed(data) == [[Kind.DATA, stream, seq, sent_ns, payload]]
-    assert len(data) == 4 + DATA_OVERHEAD_BYTES + len(payload)
+    assert len(data) == 4 + DATA_HEAD_BYTES + len(payload)
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))

@@ -37,6 +37,7 @@ class MemoryWire(Wire):
 
     gathers_writes = True
     remote = "memory"
+    unsent_bytes = 0
 
     def __init__(self) -> None:
         self.written = b""
@@ -105,6 +106,10 @@ def data(seq: int, payload: bytes = b"x", kind: Kind = Kind.DATA, stream: int = 
         data(1, kind=Kind.URGENT) + data(3, kind=Kind.URGENT),
         pack_record(Kind.DATA, 1, 1, 1),
         pack_record(Kind.DATA, 1, 1, 1, "text"),
+        pack_record(Kind.DATA, 1, 1, 1, b"x", "cause", 0),
+        pack_record(Kind.DATA, 1, 1, 1, b"x", 1, None),
+        pack_record(Kind.OPEN, 2, b"key", "1", "2"),
+        pack_record(Kind.OPEN, 2, b"key", -1, 0),
         pack_record(Kind.DATA, 1, 1.0, 1, b"x"),
         pack_record(Kind.DATA, [1], 1, 1, b"x"),
         pack_record(Kind.ACK, 1, 0, 0),

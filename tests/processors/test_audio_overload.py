@@ -22,6 +22,7 @@ from antiphon.pipeline.pipeline import Pipeline
 from antiphon.pipeline.runner import PipelineRunner
 from antiphon.pipeline.task import PipelineTask
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.utils.asyncio.receipts import LooseReceipt
 
 
 def audio(number: int) -> InputAudioRawFrame:
@@ -51,7 +52,7 @@ class Stuck(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-class Receipt:
+class Receipt(LooseReceipt):
     """Counts the frames that are done with."""
 
     def __init__(self) -> None:

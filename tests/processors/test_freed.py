@@ -12,6 +12,7 @@ import pytest
 from antiphon.clocks.system_clock import SystemClock
 from antiphon.frames.frames import Frame, StartFrame, TextFrame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from antiphon.utils.asyncio.receipts import LooseReceipt
 from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
 
 DOWN = FrameDirection.DOWNSTREAM
@@ -30,7 +31,7 @@ class Keeper(FrameProcessor):
             self.texts.append(frame.text)
 
 
-class Receipt:
+class Receipt(LooseReceipt):
     """Counts."""
 
     def __init__(self) -> None:

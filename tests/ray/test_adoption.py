@@ -89,6 +89,9 @@ def test_an_actor_that_is_written_nowhere_keeps_its_sessions_and_gets_no_others(
     pools.release("a", 1.0)
     assert pools.knows(1)
     assert any(isinstance(action, KillActor) for action in pools.release("b", 2.0))
+    resumed = from_inventory(3, Inventory(Role.PROCESSOR, ("a~2", "b.3", "c~1.2")), numbers)
+    assert resumed is not None
+    assert list(resumed.leases.values()) == ["a/a~2", "b/b.3", "c/c~1.2"]
     supervisor = from_inventory(2, Inventory(Role.SUPERVISOR, ("a",)), numbers)
     assert supervisor is not None
     assert list(supervisor.leases.values()) == ["a"]

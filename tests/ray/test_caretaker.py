@@ -100,7 +100,7 @@ class FakeEvacuation:
         self.ended: list[int] = []
         self.stay: set[str] = set()
 
-    async def move(self, member: Member, deadline_secs: float) -> int:
+    async def move(self, member: Member, reason: str, deadline_secs: float) -> int:
         self.moves.append((member.number, deadline_secs))
         leases = self.node.pools.leases_of(member.number)
         free = [lease for lease, owner in leases.items() if owner not in self.stay]

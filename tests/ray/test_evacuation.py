@@ -41,12 +41,12 @@ class FakeSupervisor:
         self.hand_over = Remote(self._hand_over)
         self.cancel_session = Remote(self._cancel)
 
-    async def _evacuate(self, uris: Sequence[str], deadline_secs: float) -> list[str]:
-        self.asked.append((*uris, deadline_secs))
+    async def _evacuate(self, uris: Sequence[str], reason: str, deadline_secs: float) -> list[str]:
+        self.asked.append((*uris, reason, deadline_secs))
         await self._trouble()
         return list(self.stay)
 
-    async def _hand_over(self, session: str) -> bool:
+    async def _hand_over(self, session: str, deadline_secs: float) -> bool:
         self.asked.append((session,))
         await self._trouble()
         return session not in self.stay
@@ -71,7 +71,7 @@ class Elsewhere:
         self.asked: list[tuple[str, ...]] = []
 
     async def evacuate(
-        self, uris: Sequence[str], sessions: Sequence[str], deadline_secs: float
+        self, uris: Sequence[str], sessions: Sequence[str], reason: str, deadline_secs: float
     ) -> list[str]:
         self.asked.append(tuple(sessions))
         return [name for name in sessions if name in self.stay]
@@ -116,9 +116,9 @@ async def test_processors_move_with_the_help_of_their_supervisors() -> None:
         node.place(session, SUPERVISOR, supervisor)
     actor = node.shared(("a/a", "a/a", "b/b", "c/c"), ECHO)
     node.pools.retire(actor.number, "stuck", 1.0)
-    assert await node.evacuation.move(actor, 2.0) == 3
+    assert await node.evacuation.move(actor, "why", 2.0) == 3
     # Each is asked once, for all of its sessions.
-    assert first.asked == second.asked == [(f"unix:///{actor.number}", 2.0)]
+    assert first.asked == second.asked == [(f"unix:///{actor.number}", "why", 2.0)]
     assert node.left(actor) == []
     assert KillActor(actor.number, "stuck") in node.done
 
@@ -128,7 +128,7 @@ async def test_what_cannot_be_moved_keeps_its_place() -> None:
     node.place("a", SUPERVISOR, FakeSupervisor("b"))
     node.place("b", SUPERVISOR)
     actor = node.shared(("a/a", "b/b"), ECHO)
-    assert await node.evacuation.move(actor, 2.0) == 1
+    assert await node.evacuation.move(actor, "why", 2.0) == 1
     assert node.left(actor) == ["b/b"]
 
 
@@ -140,7 +140,7 @@ async def test_a_supervisor_that_does_not_answer_moves_nothing(supervisor: FakeS
     node = Node()
     node.place("a", SUPERVISOR, supervisor)
     actor = node.place("a/a", ECHO)
-    assert await node.evacuation.move(actor, 2.0) == 0
+    assert await node.evacuation.move(actor, "why", 2.0) == 0
     assert node.left(actor) == ["a/a"]
 
 
@@ -149,7 +149,7 @@ async def test_sessions_of_other_nodes_are_moved_by_their_agent() -> None:
     node = Node(elsewhere)
     node.place("near", SUPERVISOR, FakeSupervisor())
     actor = node.shared(("near/near", "far/far", "further/further"), ECHO)
-    assert await node.evacuation.move(actor, 2.0) == 2
+    assert await node.evacuation.move(actor, "why", 2.0) == 2
     assert elsewhere.asked == [("far", "further")]
     assert node.left(actor) == ["far/far"]
 
@@ -157,7 +157,7 @@ async def test_sessions_of_other_nodes_are_moved_by_their_agent() -> None:
 async def test_nobody_moves_what_nobody_supervises() -> None:
     node = Node()
     actor = node.place("lost/lost", ECHO)
-    assert await node.evacuation.move(actor, 2.0) == 0
+    assert await node.evacuation.move(actor, "why", 2.0) == 0
 
 
 async def test_on_a_node_that_is_drained_processors_stay_with_their_supervisor() -> None:
@@ -166,7 +166,7 @@ async def test_on_a_node_that_is_drained_processors_stay_with_their_supervisor()
     node.place("near", SUPERVISOR, supervisor)
     actor = node.shared(("near/near", "far/far"), ECHO)
     node.pools.admission.close("node", "n", "drained")
-    assert await node.evacuation.move(actor, 2.0) == 1
+    assert await node.evacuation.move(actor, "why", 2.0) == 1
     assert supervisor.asked == []
     assert node.left(actor) == ["near/near"]
 
@@ -175,7 +175,7 @@ async def test_sessions_are_handed_over_by_their_supervisor() -> None:
     node = Node()
     supervisor = FakeSupervisor("b")
     member = node.shared(("a", "b"), SUPERVISOR, supervisor)
-    assert await node.evacuation.move(member, 5.0) == 1
+    assert await node.evacuation.move(member, "why", 5.0) == 1
     assert sorted(supervisor.asked) == [("a",), ("b",)]
     assert node.left(member) == ["b"]
 

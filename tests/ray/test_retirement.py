@@ -27,11 +27,11 @@ def test_sessions_may_end_by_themselves_first() -> None:
     assert going.begin(1, "worn", QUIET, 0.0) == []
     assert 1 in going
     assert going.wake_at() == 10.0
-    assert going.tick(10.0) == [Move(1, 5.0)]
+    assert going.tick(10.0) == [Move(1, "worn", 5.0)]
     assert going.tick(11.0) == []
     # Some could not be moved.
     assert going.moved(1, 12.0) == []
-    assert going.tick(12.0 + RETRY_SECS) == [Move(1, 5.0)]
+    assert going.tick(12.0 + RETRY_SECS) == [Move(1, "worn", 5.0)]
     going.gone(1)
     assert 1 not in going
     assert going.moved(1, 20.0) == []
@@ -40,7 +40,7 @@ def test_sessions_may_end_by_themselves_first() -> None:
 
 def test_a_stuck_one_is_stopped_with_what_is_left() -> None:
     going = Retirements()
-    assert going.begin(1, "stuck", HASTY, 0.0) == [Move(1, 2.0)]
+    assert going.begin(1, "stuck", HASTY, 0.0) == [Move(1, "stuck", 2.0)]
     assert going.moved(1, 0.3) == [Stop(1, "stuck")]
     assert 1 not in going
 
@@ -56,13 +56,13 @@ def test_a_try_that_takes_too_long_does_not_keep_it_alive() -> None:
 def test_a_try_takes_no_longer_than_there_is_time() -> None:
     going = Retirements()
     going.begin(1, "drained", Plan(4.0, 5.0, 7.0), 0.0)
-    assert going.tick(4.0) == [Move(1, 3.0)]
+    assert going.tick(4.0) == [Move(1, "drained", 3.0)]
 
 
 def test_the_more_urgent_reason_counts() -> None:
     going = Retirements()
     going.begin(1, "worn", QUIET, 0.0)
-    assert going.begin(1, "stuck", HASTY, 3.0) == [Move(1, 2.0)]
+    assert going.begin(1, "stuck", HASTY, 3.0) == [Move(1, "stuck", 2.0)]
     assert going.moved(1, 3.1) == [Stop(1, "stuck")]
 
 
@@ -139,7 +139,7 @@ def test_any_order_of_events(events: list[tuple[str, int, float, Plan]]) -> None
                 actions = going.tick(now)
         for action in actions:
             match action:
-                case Move(number, deadline_secs):
+                case Move(number, _, deadline_secs):
                     assert number not in moving
                     assert deadline_secs > 0
                     moving.add(number)

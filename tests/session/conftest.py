@@ -22,7 +22,7 @@ from antiphon_actors.placement.plan import PlacedProcessor
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.processor_host import ProcessorHost
 from antiphon_actors.session.endpoint import Endpoint
-from antiphon_actors.session.home import ActorExecutor, SessionRecord
+from antiphon_actors.session.home import ActorExecutor, Host, SessionRecord
 from antiphon_actors.session.network import Network
 from antiphon_actors.session.spec import AttachSpec
 
@@ -169,6 +169,7 @@ class Actors:
         self.hosts: list[LocalHost] = []
         self.by_processor: dict[str, LocalHost] = {}
         self.released: list[str] = []
+        self.given_back: list[str] = []
         self._pools: dict[str, LocalHost] = {}
         self._numbered = 0
 
@@ -180,12 +181,17 @@ class Actors:
             await host.host.aclose()
         await self.endpoint.aclose()
 
-    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> list[LocalHost]:
-        return [await self.acquire_one(placed) for placed in moved]
+    async def acquire(
+        self, session_id: str, moved: Sequence[PlacedProcessor], avoid: Sequence[Host] = ()
+    ) -> list[LocalHost]:
+        return [await self.acquire_one(placed, avoid) for placed in moved]
 
-    async def acquire_one(self, placed: PlacedProcessor) -> LocalHost:
+    async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
+        self.given_back += [host.description for host in hosts]
+
+    async def acquire_one(self, placed: PlacedProcessor, avoid: Sequence[Host] = ()) -> LocalHost:
         host = self._pools.get(placed.kind) if placed.where == "pooled" else None
-        if host is None:
+        if host is None or host in avoid:
             host = LocalHost(f"host{len(self.hosts)}", self._directory)
             self.hosts.append(host)
             if placed.where == "pooled":

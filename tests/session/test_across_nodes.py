@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from antiphon_actors.channels import ChannelError, ChannelRefused, Link, Unsuppo
 from antiphon_actors.channels.uris import ProcessAddress
 from antiphon_actors.placement.plan import PlacedProcessor
 from antiphon_actors.session.endpoint import Endpoint
+from antiphon_actors.session.home import Host
 from antiphon_actors.session.network import ROLE, Network
 
 
@@ -54,7 +55,7 @@ class TwoNodes(Actors):
         self.networks = {node: make_network(authority, node, directory) for node in "ab"}
         self.endpoint = Endpoint("home", self.networks["a"])
 
-    async def acquire_one(self, placed: PlacedProcessor) -> LocalHost:
+    async def acquire_one(self, placed: PlacedProcessor, avoid: Sequence[Host] = ()) -> LocalHost:
         node = "b" if placed.processor.name.startswith("far") else "a"
         name = f"host{len(self.hosts)}"
         host = LocalHost(name, self.root / node, self.networks[node])
@@ -187,10 +188,14 @@ async def test_a_processor_that_dies_on_the_other_node(nodes: TwoNodes) -> None:
     task = pipeline_of(*movers, home)
     session = asyncio.create_task(nodes.run(task))
     await started(task)
-    nodes.by_processor["far3"].die()
+    first = nodes.by_processor["far3"]
+    first.die()
+    await task.queue_frames(texts("1"))
     async with asyncio.timeout(RUN_SECS):
-        await session
-    assert any("the actor of far3 is gone" in error.error for error in task.errors)
+        record = await session
+    assert [each.processors for each in record.recoveries] == [("far3",)]
+    assert nodes.by_processor["far3"] is not first
+    assert len(home.texts) == 1
 
 
 async def test_a_process_without_a_network_reaches_its_own_node_only(

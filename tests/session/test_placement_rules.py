@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from antiphon_actors.placement.plan import PlacedProcessor, Plan, demands, make_
 from antiphon_actors.placement.policy import Placement, Preset, Rule
 from antiphon_actors.plan_command import plan_bot
 from antiphon_actors.processor_actor import ActorFacts
+from antiphon_actors.session.home import Host
 
 
 class Other(Mover):
@@ -283,7 +285,10 @@ class FakeAgent:
         self.acquire_all = self
         self.wanted: list[ActorWanted] = []
 
-    async def remote(self, session_id: str, wanted: list[ActorWanted]) -> list[ActorPlace]:
+    async def remote(
+        self, session_id: str, wanted: list[ActorWanted], avoid: list[str]
+    ) -> list[ActorPlace]:
+        assert avoid == []
         self.wanted = wanted
         return [
             ActorPlace(number, f"actor{number}", ActorFacts(f"unix:///{number}", 1, 0, "node"))
@@ -322,7 +327,7 @@ class Places(Actors):
     """Gives a process to each demand, as the agents of nodes do."""
 
     async def acquire(  # type: ignore[override]
-        self, session_id: str, moved: list[PlacedProcessor]
+        self, session_id: str, moved: list[PlacedProcessor], avoid: Sequence[Host] = ()
     ) -> list[LocalHost]:
         hosts: dict[int, LocalHost] = {}
         for demand in demands(moved):

@@ -23,7 +23,7 @@ from antiphon_actors.bot_program import BotFile, load_bot, run_bot
 from antiphon_actors.placement.plan import PlacedProcessor
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.session.endpoint import Endpoint
-from antiphon_actors.session.home import ActorExecutor, SessionRecord
+from antiphon_actors.session.home import ActorExecutor, Host, SessionRecord
 from antiphon_actors.session.spec import AttachSpec
 
 CHILD = """
@@ -196,14 +196,21 @@ class Children:
         self._given: dict[str, int] = {}
         self._sessions = 0
 
-    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> list[ChildHost]:
+    async def acquire(
+        self, session_id: str, moved: Sequence[PlacedProcessor], avoid: Sequence[Host] = ()
+    ) -> list[ChildHost]:
         found = []
         for placed in moved:
             number = self._given.get(session_id, 0)
             if placed.where == "dedicated":
                 self._given[session_id] = number + 1
+            while self.hosts[number] in avoid:
+                number += 1
             found.append(self.hosts[number])
         return found
+
+    async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
+        """Every child serves until the end."""
 
     async def release(self, session_id: str) -> None:
         """Every child serves until the end."""
@@ -313,11 +320,14 @@ from vanished import Helper
 
 async def test_a_host_process_that_is_killed(children: Children) -> None:
     bot_file = BotFile("/nowhere/killed_bot.py", BOT)
-    session, module, task, _ = await begin(children, bot_file, "dedicated")
+    session, module, task, collector = await begin(children, bot_file, "pooled")
     children.hosts[0].process.kill()
-    async with asyncio.timeout(1.5):  # not the 2 s of a cancellation nobody answers
+    await task.queue_frame(module.PaintFrame(module.Paint(module.Colour.RED, 1.0)))
+    await task.queue_frame(EndFrame())
+    async with asyncio.timeout(RUN_SECS):
         await session
-    [error] = task.errors[:1]
-    assert error.fatal
-    assert "Painter#" in error.error
+    seen = [frame.seen for frame in collector.got if hasattr(frame, "seen")]
+    other = children.hosts[1].process.pid
+    assert f"{other}! {other}? " in seen
+    assert not task.errors
     forget(module)

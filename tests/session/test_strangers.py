@@ -146,11 +146,11 @@ async def test_streams_that_are_refused(running: Running, stranger: Hub) -> None
         mover_pid, home_pid = numbers_of(running)
         keys = [
             (host, pack("another", "f", mover_pid, 1)),
-            (host, pack("s1", "f", home_pid, 1)),
-            (host, pack("s1", "o", 0, 1)),
-            (host, pack("s1", "f", mover_pid, 3)),
-            (home, pack("s1", "f", mover_pid, 1)),
-            (home, pack("s1", "x", home_pid, 1)),
+            (host, pack("s1", "f", home_pid, 1, 0)),
+            (host, pack("s1", "o", 0, 1, 0)),
+            (host, pack("s1", "f", mover_pid, 3, 0)),
+            (home, pack("s1", "f", mover_pid, 1, 0)),
+            (home, pack("s1", "x", home_pid, 1, 0)),
             (home, b"nonsense"),
         ]
         for link, key in keys:
@@ -194,7 +194,7 @@ async def test_nothing_from_a_peer_is_imported_or_unpickled(
                         with pytest.raises(RemoteCallError) as raised:
                             await link.call(method, pack("s1", data), deadline_secs=5)
                         assert raised.value.type_name != "AssertionError"
-                watch = await home.open_stream(pack("s1", "o", 0, 1))
+                watch = await home.open_stream(pack("s1", "o", 0, 1, 0))
                 await watch.send(data)
                 await until(lambda watch=watch: watch.error)  # type: ignore[misc]
             call = codec.encode_value([mover_pid, "shout", ["quietly"], {}], None)

@@ -104,7 +104,9 @@ class FakeAgent:
     async def _start(self) -> None:
         """It has started."""
 
-    async def _acquire_all(self, session_id: str, wanted: Sequence[ActorWanted]) -> list[Any]:
+    async def _acquire_all(
+        self, session_id: str, wanted: Sequence[ActorWanted], avoid: Sequence[str]
+    ) -> list[Any]:
         if self.full:
             refusal = NoActorError("no room: the session needs 1 more", overloaded=True)
             ray_error: Any = RayTaskError
@@ -270,16 +272,18 @@ async def test_a_session_without_room_says_so_and_the_other_goes_on(
 async def test_sessions_are_asked_to_leave_processes(
     supervise: Supervise, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, Sequence[str], float]] = []
+    asked: list[tuple[str, Sequence[str], str, float]] = []
 
-    async def evacuate(executor: ActorExecutor, uris: Sequence[str], deadline_secs: float) -> bool:
+    async def evacuate(
+        executor: ActorExecutor, uris: Sequence[str], reason: str, deadline_secs: float
+    ) -> list[str]:
         name = executor._session_id
-        asked.append((name, uris, deadline_secs))
+        asked.append((name, uris, reason, deadline_secs))
         if name == "hangs":
             await asyncio.Event().wait()
         if name == "fails":
             raise PlacementError("there is no other actor")
-        return name == "goes"
+        return [] if name == "goes" else ["Shout#0"]
 
     monkeypatch.setattr(ActorExecutor, "evacuate", evacuate)
     actor = await supervise()
@@ -287,22 +291,18 @@ async def test_sessions_are_asked_to_leave_processes(
     for session in sessions:
         await session.begun()
     assert actor.session_names() == ["goes", "stays", "fails", "hangs"]
-    left = await actor.evacuate([agent.host.uri], 0.05)
+    left = await actor.evacuate([agent.host.uri], "it is stuck", 0.05)
     assert left == ["stays", "fails", "hangs"]
-    assert asked[0] == ("goes", [agent.host.uri], 0.05)
+    assert asked[0] == ("goes", [agent.host.uri], "it is stuck", 0.05)
     for session in sessions:
         await session.ended()
 
 
-async def test_what_runs_elsewhere_need_not_move(supervise: Supervise, agent: FakeAgent) -> None:
+async def test_what_runs_elsewhere_need_not_move(supervise: Supervise) -> None:
     actor = await supervise()
     session = Running(actor, "s", "fine")
     await session.begun()
-    assert await actor.evacuate(["unix:///another"], 1.0) == []
-    assert await actor.evacuate([agent.host.uri], 1.0) == ["s"]
-    # Nobody holds its caller's line, so it cannot go on in another supervisor.
-    assert not await actor.hand_over("s")
-    assert await actor.hand_over("another")
+    assert await actor.evacuate(["unix:///another"], "it is stuck", 1.0) == []
     await session.ended()
 
 
@@ -313,13 +313,15 @@ async def test_what_was_asked_of_an_agent_that_died_is_asked_of_the_next(
     lost = asyncio.Event()
     first = True
 
-    async def acquire_all(session_id: str, wanted: Sequence[ActorWanted]) -> list[Any]:
+    async def acquire_all(
+        session_id: str, wanted: Sequence[ActorWanted], avoid: Sequence[str]
+    ) -> list[Any]:
         nonlocal first
         if first:
             first = False
             lost.set()
             await asyncio.Event().wait()
-        return await agent._acquire_all(session_id, wanted)
+        return await agent._acquire_all(session_id, wanted, avoid)
 
     agent.acquire_all = Remote(acquire_all)
     session = Running(actor, "s", "fine")

@@ -24,13 +24,15 @@ from antiphon_actors.channels.errors import (
 from antiphon_actors.channels.handshake import PeerFacts
 from antiphon_actors.channels.hub import Hub
 from antiphon_actors.channels.hub_statistics import HubStatistics
-from antiphon_actors.channels.in_stream import Delivery, StreamReceiver
+from antiphon_actors.channels.in_stream import Acceptance, Delivery, StreamReceiver
 from antiphon_actors.channels.limits import DEFAULT_LIMITS, Limits
 from antiphon_actors.channels.link import Link, LinkState, LinkStatistics
-from antiphon_actors.channels.out_stream import OutStream, OutStreamStatistics, Sent
+from antiphon_actors.channels.out_stream import OutStream, OutStreamStatistics
+from antiphon_actors.channels.retained import Sent
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "Acceptance",
     "CallDeadlineExceeded",
     "ChannelBroken",
     "ChannelBusy",

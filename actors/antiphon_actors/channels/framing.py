@@ -22,7 +22,7 @@ LENGTH_BYTES: Final = 4
 JOIN_BYTES: Final = 32 << 10
 
 Record = list[Any]
-OnFrame = Callable[[bool, int, int, int, bytes], None]
+OnFrame = Callable[[bool, int, int, int, bytes, int, int], None]
 OnRecord = Callable[[Record], None]
 
 
@@ -38,16 +38,16 @@ class Kind(IntEnum):
     CLOSE = 3  # code, reason
     PING = 4  # sender's clock
     PONG = 5  # the clock of the ping
-    OPEN = 10  # stream, key
-    OPENED = 11  # stream
+    OPEN = 10  # stream, key; then, to go on with one: ordered, urgent frames that are safe
+    OPENED = 11  # stream, shared memory; then: ordered, urgent frames to go on from, greeting
     REFUSED = 12  # stream, reason
     END = 13  # stream: no more data
     ENDED = 14  # stream: the end was seen
     RESET = 15  # stream, reason: the sending side gives up
     STOP = 16  # stream, reason: the receiving side gives up
-    DATA = 20  # stream, sequence number, sender's clock, payload
-    URGENT = 21  # stream, sequence number, sender's clock, payload
-    ACK = 22  # stream, ordered frames processed, urgent frames processed
+    DATA = 20  # stream, sequence number, sender's clock, payload; with a cause: cause, ordinal
+    URGENT = 21  # stream, sequence number, sender's clock, payload; with a cause: cause, ordinal
+    ACK = 22  # stream, ordered, urgent frames processed; then, where fewer: ordered, urgent safe
     CALL = 30  # call, method, body
     RESULT = 31  # call, body
     ERROR = 32  # call, type name, message, data
@@ -55,18 +55,23 @@ class Kind(IntEnum):
     NOTIFY = 34  # method, body
 
 
-# What fits beside a payload in the largest record.
-DATA_OVERHEAD_BYTES: Final = 30
+# What comes before a payload in its record, and what after it if the frame has a cause.
+DATA_HEAD_BYTES: Final = 30
+CAUSE_BYTES: Final = 14
+# What does not fit beside a payload in the largest record.
+DATA_OVERHEAD_BYTES: Final = DATA_HEAD_BYTES + CAUSE_BYTES
 
 _LENGTH = struct.Struct("<I")
 # MessagePack with every width fixed: array of 5, small int, uint32, uint64, uint64, bin32.
 _DATA_HEAD = struct.Struct(">BBBIBQBQBI")
+_CAUSE = struct.Struct(">BQBI")
 
 _pack_length = _LENGTH.pack
 _unpack_length = _LENGTH.unpack_from
 _pack_data_head = _DATA_HEAD.pack
 _unpack_data_head = _DATA_HEAD.unpack_from
 _ARRAY_OF_5: Final = 0x95
+_ARRAY_OF_7: Final = 0x97
 _UINT32: Final = 0xCE
 _UINT64: Final = 0xCF
 _BIN32: Final = 0xC6
@@ -84,16 +89,37 @@ def pack_record(kind: Kind, *fields: object) -> bytes:
     return _pack_length(len(body)) + body
 
 
-def pure_pack_data_head(kind: int, stream: int, seq: int, sent_ns: int, size: int) -> bytes:
-    """Returns a DATA or URGENT record up to its payload of `size` bytes, which follows as it is."""
-    return _pack_length(size + DATA_OVERHEAD_BYTES) + _pack_data_head(
-        _ARRAY_OF_5, kind, _UINT32, stream, _UINT64, seq, _UINT64, sent_ns, _BIN32, size
+def pure_pack_data_head(
+    kind: int, stream: int, seq: int, sent_ns: int, size: int, cause: int = 0
+) -> bytes:
+    """Returns a DATA or URGENT record up to its payload of `size` bytes, which follows as it is.
+
+    With a cause, `pack_cause` follows the payload.
+    """
+    array = _ARRAY_OF_7 if cause else _ARRAY_OF_5
+    length = size + DATA_HEAD_BYTES + (CAUSE_BYTES if cause else 0)
+    return _pack_length(length) + _pack_data_head(
+        array, kind, _UINT32, stream, _UINT64, seq, _UINT64, sent_ns, _BIN32, size
     )
 
 
-def pure_pack_frame(kind: int, stream: int, seq: int, sent_ns: int, payload: bytes) -> bytes:
+def pack_cause(cause: int, ordinal: int) -> bytes:
+    """Returns what follows the payload of a frame that has a cause."""
+    return _CAUSE.pack(_UINT64, cause, _UINT32, ordinal)
+
+
+def pure_pack_frame(
+    kind: int,
+    stream: int,
+    seq: int,
+    sent_ns: int,
+    payload: bytes,
+    cause: int = 0,
+    ordinal: int = 0,
+) -> bytes:
     """Returns a whole DATA or URGENT record."""
-    return pure_pack_data_head(kind, stream, seq, sent_ns, len(payload)) + payload
+    head = pure_pack_data_head(kind, stream, seq, sent_ns, len(payload), cause)
+    return head + payload + pack_cause(cause, ordinal) if cause else head + payload
 
 
 def pure_cut_frames(data: bytes | memoryview, start: int, parser: RecordParser) -> int:
@@ -109,23 +135,28 @@ def pure_cut_frames(data: bytes | memoryview, start: int, parser: RecordParser) 
     """
     end = len(data)
     body = start + LENGTH_BYTES
-    while body + DATA_OVERHEAD_BYTES <= end:
+    while body + DATA_HEAD_BYTES <= end:
         size = _unpack_length(data, start)[0]
         after = body + size
-        if after > end or not DATA_OVERHEAD_BYTES <= size <= parser.max_record_bytes:
+        if after > end or not DATA_HEAD_BYTES <= size <= parser.max_record_bytes:
             break
         array, kind, a, stream, b, seq, c, sent_ns, d, length = _unpack_data_head(data, body)
-        if (
-            array != _ARRAY_OF_5
-            or kind not in (_DATA, _URGENT)
-            or (a, b, c, d) != _WIDTHS
-            or length != size - DATA_OVERHEAD_BYTES
-        ):
+        cause = ordinal = 0
+        tail = body + DATA_HEAD_BYTES + length
+        if array == _ARRAY_OF_7:
+            if tail + CAUSE_BYTES != after:
+                break
+            e, cause, f, ordinal = _CAUSE.unpack_from(data, tail)
+            if (e, f) != (_UINT64, _UINT32):
+                break
+        elif array != _ARRAY_OF_5 or tail != after:
+            break
+        if kind not in (_DATA, _URGENT) or (a, b, c, d) != _WIDTHS:
             break
         parser.records += 1
         receiving(after + LENGTH_BYTES < end)
-        payload = bytes(data[body + DATA_OVERHEAD_BYTES : after])
-        parser.on_frame(kind == _URGENT, stream, seq, sent_ns, payload)
+        payload = bytes(data[body + DATA_HEAD_BYTES : tail])
+        parser.on_frame(kind == _URGENT, stream, seq, sent_ns, payload, cause, ordinal)
         start = after
         body = start + LENGTH_BYTES
     return start
@@ -166,7 +197,8 @@ class RecordParser:
 
     Attributes:
         max_record_bytes: Largest record accepted; may be raised once a handshake is done.
-        on_frame: Takes the frames: whether urgent, stream, sequence number, sender's clock, payload.
+        on_frame: Takes the frames: whether urgent, stream, sequence number, sender's clock, payload,
+            cause (0: none), ordinal.
         on_record: Takes every other record.
         records: Records of any kind so far.
     """

@@ -29,7 +29,7 @@ from antiphon_actors.channels.errors import (
 from antiphon_actors.channels.framing import Kind, pack_record
 from antiphon_actors.channels.handshake import PeerFacts
 from antiphon_actors.channels.hub_statistics import HubStatistics
-from antiphon_actors.channels.in_stream import StreamReceiver
+from antiphon_actors.channels.in_stream import Acceptance, StreamReceiver
 from antiphon_actors.channels.inproc import InprocTransport
 from antiphon_actors.channels.limits import DEFAULT_LIMITS, Limits
 from antiphon_actors.channels.link import CloseCode, Link, LinkState
@@ -39,7 +39,7 @@ from antiphon_actors.channels.unix import UnixTransport
 from antiphon_actors.channels.uris import Address, parse_uri
 from antiphon_actors.channels.wire import Listener, Transport, Wire, WireOwner
 
-OnStream = Callable[[Link, bytes], StreamReceiver]
+OnStream = Callable[[Link, bytes], StreamReceiver | Acceptance]
 OnCall = Callable[[Link, str, bytes], Awaitable[bytes]]
 OnNotify = Callable[[Link, str, bytes], None]
 
@@ -96,8 +96,9 @@ class Hub:
 
         Args:
             name: For peers' logs and metrics.
-            on_stream: Decides about a stream that a peer opens, by its key: returns the receiver or
-                raises, which the peer sees as `ChannelRefused` with the message.
+            on_stream: Decides about a stream that a peer opens, by its key: returns the receiver
+                (in an `Acceptance` if more is to be said) or raises, which the peer sees as
+                `ChannelRefused` with the message.
             on_call: Runs a call of a peer; what it raises travels as `RemoteCallError`. It is
                 cancelled when the caller gives up or the link is lost.
             on_notify: Takes a peer's notification.
@@ -451,7 +452,7 @@ class Hub:
         """Lets go of the link."""
         self._leaving.discard(link)
 
-    def stream_opened(self, link: Link, key: bytes) -> StreamReceiver:
+    def stream_opened(self, link: Link, key: bytes) -> StreamReceiver | Acceptance:
         """Asks the application about a new stream."""
         if self._closed or link.state is not LinkState.OPEN:
             raise ChannelRefused(f"{self.facts.name} is closing")

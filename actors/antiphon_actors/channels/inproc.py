@@ -45,6 +45,11 @@ class InprocWire(Wire):
         """Gives this end to its link."""
         self._owner = accept(self)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Nothing: what is written is with the other end already."""
+        return 0
+
     def write(self, data: bytes) -> None:
         """Passes bytes to the other end; see `Wire`."""
         if not self._closing and self._other is not None:

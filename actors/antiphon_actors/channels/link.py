@@ -45,7 +45,7 @@ from antiphon_actors.channels.handshake import (
     read_hello,
 )
 from antiphon_actors.channels.heartbeat import Beat, Heartbeat
-from antiphon_actors.channels.in_stream import StreamReceiver
+from antiphon_actors.channels.in_stream import Acceptance, StreamReceiver
 from antiphon_actors.channels.limits import Limits
 from antiphon_actors.channels.out_stream import OutStream
 from antiphon_actors.channels.outbox import Outbox
@@ -101,7 +101,7 @@ class LinkOwner(Protocol):
     def link_gone(self, link: Link) -> None:
         """Its connection is gone as well; called once, last."""
 
-    def stream_opened(self, link: Link, key: bytes) -> StreamReceiver:
+    def stream_opened(self, link: Link, key: bytes) -> StreamReceiver | Acceptance:
         """The peer opens a stream; raises to refuse."""
 
     def call_received(self, link: Link, method: str, body: bytes) -> Awaitable[bytes]:
@@ -230,13 +230,14 @@ class Link:
 
     # What the application uses.
 
-    async def open_stream(self, key: bytes) -> OutStream:
+    async def open_stream(self, key: bytes, *, retain: bool = False) -> OutStream:
         """Opens a stream to the peer.
 
         When cancelled, the stream does not exist.
 
         Args:
             key: Tells the peer's `on_stream` what it is, up to `max_key_bytes`.
+            retain: Whether it outlives this link, to be resumed over another one.
 
         Raises:
             ChannelRefused: The peer declined; the message is its reason.
@@ -246,7 +247,26 @@ class Link:
             ValueError: The key is too large.
         """
         self._check_open()
-        return await self._streams.open(self, key)
+        return await self._streams.open(self, key, retain=retain)
+
+    async def resume_stream(self, stream: OutStream, key: bytes) -> None:
+        """Has a stream whose link is gone go on over this one.
+
+        The peer gets all frames that no peer before it has reported as safe, with the numbers they
+        had, and then what has waited. When this fails or is cancelled, the stream waits on.
+
+        Args:
+            stream: Opened with `retain`, and `detached`.
+            key: Tells the peer's `on_stream` what it is.
+
+        Raises:
+            ChannelError: As for `open_stream`.
+            ValueError: The key is too large, or the stream cannot be resumed.
+        """
+        self._check_open()
+        if not stream.detached or stream.error is not None:
+            raise ValueError("the stream has a link, or is over")
+        await self._streams.resume(self, stream, key)
 
     async def call(self, method: str, body: bytes, *, deadline_secs: float | None) -> bytes:
         """Runs the peer's handler and returns its result.
@@ -322,6 +342,11 @@ class Link:
         """Ends the link at once. Idempotent."""
         self.end(ChannelClosed(f"this side aborted the link: {reason}"), CloseCode.ABORTED)
         self.wire.abort()
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all that was sent is out of this process; of a link that has ended, too."""
+        return self.state is LinkState.ENDED or self._outbox.empty
 
     def statistics(self) -> LinkStatistics:
         """Returns the counters as they are now."""

@@ -22,10 +22,12 @@ from antiphon_actors.channels.framing import (
     JOIN_BYTES,
     MAX_REASON,
     Kind,
+    pack_cause,
     pack_data_head,
     pack_frame,
     pack_record,
 )
+from antiphon_actors.channels.retained import Retained, Sent
 
 if TYPE_CHECKING:
     from antiphon_actors.channels.link import Link
@@ -34,25 +36,6 @@ if TYPE_CHECKING:
 
 _DATA: Final = int(Kind.DATA)
 _URGENT: Final = int(Kind.URGENT)
-
-
-class Sent:
-    """One frame in the keeping of a stream.
-
-    Attributes:
-        payload: The encoded frame.
-        tag: What the sender gave to recognise it by; the payload itself without a tag.
-        size: Length of the payload in bytes.
-        sent_ns: When `send` took it, CLOCK_MONOTONIC.
-    """
-
-    __slots__ = ("payload", "sent_ns", "size", "tag")
-
-    def __init__(self, payload: bytes, tag: Any, sent_ns: int) -> None:
-        self.payload = payload
-        self.tag = payload if tag is None else tag
-        self.size = len(payload)
-        self.sent_ns = sent_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +50,8 @@ class OutStreamStatistics:
         queued: Taken, but still here because the socket is not writable.
         waiting: Callers of `send` that wait for credit.
         dropped: Dropped by `drop_pending`.
+        retained: Left and not safe at the peer yet; of streams that can be resumed.
+        forgotten: Frames that a resumption could not give again, because there were too many.
         urgent_sent: Urgent frames handed to the link.
         urgent_acked: Of these, processed by the peer.
         urgent_in_flight_bytes: Bytes of urgent frames not yet processed.
@@ -79,6 +64,8 @@ class OutStreamStatistics:
     queued: int
     waiting: int
     dropped: int
+    retained: int
+    forgotten: int
     urgent_sent: int
     urgent_acked: int
     urgent_in_flight_bytes: int
@@ -87,11 +74,16 @@ class OutStreamStatistics:
 class OutStream:
     """Sends frames of one directed edge. Made by `Link.open_stream`.
 
+    One that is opened with `retain` outlives its link: it keeps what it is given, and what the peer
+    has not reported as safe, until `Link.resume_stream` lets it go on with the peer's successor.
+
     Every method belongs to the event loop of the hub.
 
     Attributes:
         link: The link it runs on.
         key: What it was opened with.
+        greeting: What the receiver had to say about what was before.
+        detached: Whether its link is gone, and it waits to be resumed.
     """
 
     __slots__ = (
@@ -111,6 +103,7 @@ class OutStream:
         "_max_urgent_frames",
         "_outbox",
         "_queue",
+        "_retained",
         "_sent",
         "_shared",
         "_shared_from",
@@ -120,7 +113,10 @@ class OutStream:
         "_urgent_bytes",
         "_urgent_sent",
         "_urgent_unacked",
+        "_urgent_waiting",
         "_waiters",
+        "detached",
+        "greeting",
         "key",
         "link",
     )
@@ -132,10 +128,40 @@ class OutStream:
         stream_id: int,
         key: bytes,
         forget: Callable[[int], None],
+        *,
+        retain: bool = False,
+    ) -> None:
+        self.key = key
+        self.greeting = b""
+        self.detached = False
+        # Taken and not yet processed, wherever they are: the window.
+        self._frames = 0
+        self._bytes = 0
+        self._queue: deque[Sent] = deque()  # bounded by the window
+        self._unacked: deque[Sent] = deque()  # bounded by the window
+        # One entry a waiting task, which bounds them, and before them (without a future) what was
+        # sent to a lost peer, exceeds the window of its successor, and is bounded by `Retained`.
+        self._waiters: deque[tuple[Sent, asyncio.Future[None] | None]] = deque()
+        self._sent = 0
+        self._acked = 0
+        self._dropped = 0
+        self._urgent_unacked: deque[Sent] = deque()  # bounded by urgent_frames and urgent_bytes
+        self._urgent_waiting: deque[Sent] = deque()  # without a link; bounded together with those
+        self._urgent_bytes = 0
+        self._urgent_sent = 0
+        self._urgent_acked = 0
+        self._retained = Retained() if retain else None
+        self._drainers: list[asyncio.Future[None]] = []
+        self._ending = False
+        self._ended: asyncio.Future[None] | None = None
+        self._error: ChannelError | None = None
+        self._use(link, outbox, stream_id, forget)
+
+    def _use(
+        self, link: Link, outbox: Outbox, stream_id: int, forget: Callable[[int], None]
     ) -> None:
         limits = link.limits
         self.link = link
-        self.key = key
         self._outbox = outbox
         self._forget = forget
         self._stream_id = stream_id
@@ -147,49 +173,77 @@ class OutStream:
         # Takes payloads from this size on, once the peer has said that it can read them there.
         self._shared: SharedSender | None = None
         self._shared_from = limits.shared_payload_bytes
-        # Taken and not yet processed, wherever they are: the window.
-        self._frames = 0
-        self._bytes = 0
-        self._queue: deque[Sent] = deque()  # bounded by the window
-        self._unacked: deque[Sent] = deque()  # bounded by the window
-        # One entry a waiting task; bounded by the number of tasks that send here.
-        self._waiters: deque[tuple[Sent, asyncio.Future[None]]] = deque()
-        self._sent = 0
-        self._acked = 0
-        self._dropped = 0
-        self._urgent_unacked: deque[Sent] = deque()  # bounded by urgent_frames and urgent_bytes
-        self._urgent_bytes = 0
-        self._urgent_sent = 0
-        self._urgent_acked = 0
-        self._drainers: list[asyncio.Future[None]] = []
-        self._ending = False
-        self._ended: asyncio.Future[None] | None = None
-        self._error: ChannelError | None = None
 
     @property
     def error(self) -> ChannelError | None:
         """Why nothing more can be sent; None while the stream is open."""
         return self._error
 
+    @property
+    def safe(self) -> tuple[int, int]:
+        """Ordered and urgent frames that the peer has reported as safe, from the first one on."""
+        if self._retained is None:
+            return self._acked, self._urgent_acked
+        return self._retained.ordered, self._retained.urgent
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How many ordered and urgent frames were taken, as the peer will count them."""
+        behind = sum(future is None for _, future in self._waiters)
+        return (
+            self._sent + len(self._queue) + behind,
+            self._urgent_sent + len(self._urgent_waiting),
+        )
+
+    def has_processed(self, position: tuple[int, int]) -> bool:
+        """Whether the peer has processed all up to a `position`, or never will."""
+        if self._error is not None:
+            return True
+        return self._acked >= position[0] and self._urgent_acked >= position[1]
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all that was taken is out of this process."""
+        if self._queue or self._urgent_waiting or (self._waiters and self._waiters[0][1] is None):
+            return False
+        return self.detached or self._outbox.empty
+
     def share(self, sender: SharedSender) -> None:
         """Has large payloads go by shared memory; the link calls this."""
         self._shared = sender
+
+    def begin(self, ordered: int, urgent: int, greeting: bytes) -> None:
+        """Takes what the receiver answered to its opening; the link calls this."""
+        self._sent = self._acked = ordered
+        self._urgent_sent = self._urgent_acked = urgent
+        self.greeting = greeting
+        if self._retained is not None:
+            self._retained.safe(ordered, urgent)
 
     @property
     def congested(self) -> bool:
         """Whether a quarter of the urgent frames that may be unprocessed are."""
         return (
-            4 * len(self._urgent_unacked) >= self._max_urgent_frames
+            4 * (len(self._urgent_unacked) + len(self._urgent_waiting)) >= self._max_urgent_frames
             or 4 * self._urgent_bytes >= self._max_urgent_bytes
         )
 
-    def send_nowait(self, payload: bytes, urgent: bool = False, tag: Any = None) -> bool:
+    def send_nowait(
+        self,
+        payload: bytes,
+        urgent: bool = False,
+        tag: Any = None,
+        cause: int = 0,
+        ordinal: int = 0,
+    ) -> bool:
         """Takes a frame if it may be sent now.
 
         Args:
             payload: The encoded frame; it must not change afterwards.
             urgent: Whether it overtakes ordered frames. Urgent frames are always taken.
             tag: Kept beside the payload for `drop_pending` and `unacknowledged`.
+            cause: Origin of the frame whose processing made the sender send it; 0 for none.
+            ordinal: Which of the frames it is that were sent because of that, from 0.
 
         Returns:
             False when the ordered window is full or others wait for it: use `send`.
@@ -205,7 +259,7 @@ class OutStream:
         size = len(payload)
         if size > self._max_payload:
             raise ValueError(f"a payload of {size} bytes exceeds the limit of {self._max_payload}")
-        sent = Sent(payload, tag, monotonic_ns())
+        sent = Sent(payload, urgent, tag, monotonic_ns(), cause, ordinal)
         if urgent:
             self._send_urgent(sent)
             return True
@@ -214,21 +268,30 @@ class OutStream:
         self._take(sent)
         return True
 
-    async def send(self, payload: bytes, *, urgent: bool = False, tag: Any = None) -> None:
+    async def send(
+        self,
+        payload: bytes,
+        *,
+        urgent: bool = False,
+        tag: Any = None,
+        cause: int = 0,
+        ordinal: int = 0,
+    ) -> None:
         """Sends a frame, waiting for credit when it is ordered; arguments as for `send_nowait`.
 
         Waiting senders are served in the order of their calls. The wait ends with the link at the
         latest, whose heartbeat is its deadline against a dead peer; against a slow one the caller
-        sets a deadline. When cancelled, the frame was either sent whole or is not sent.
+        sets a deadline. A stream that can be resumed waits for that. When cancelled, the frame was
+        either sent whole or is not sent.
 
         Raises:
             ChannelError: The stream or its link is closed.
             ValueError: The payload exceeds the largest record.
         """
-        if self.send_nowait(payload, urgent=urgent, tag=tag):
+        if self.send_nowait(payload, urgent, tag, cause, ordinal):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sent = Sent(payload, tag, monotonic_ns())
+        sent = Sent(payload, False, tag, monotonic_ns(), cause, ordinal)
         waiter = (sent, future)
         self._waiters.append(waiter)
         try:
@@ -249,50 +312,75 @@ class OutStream:
         self._frames += 1
         self._bytes += sent.size
         outbox = self._outbox
-        if outbox.gate_open and not self._queue:
-            self._sent += 1
-            self._unacked.append(sent)
-            number, sent_ns, size = self._sent, sent.sent_ns, sent.size
-            if size <= JOIN_BYTES:
-                outbox.write_now(pack_frame(_DATA, self._stream_id, number, sent_ns, sent.payload))
+        if self.detached:
+            self._queue.append(sent)
+        elif outbox.gate_open and not self._queue:
+            self._leaves(sent)
+            if sent.size <= JOIN_BYTES:
+                outbox.write_now(self._whole(_DATA, sent))
             else:
-                head, rest = self._large(_DATA, number, sent)
+                head, rest = self._large(_DATA, sent)
                 outbox.write_pair_now(head, rest)
-            return
-        self._queue.append(sent)
-        if len(self._queue) == 1:
-            outbox.wait_in_order(self)
+        else:
+            self._queue.append(sent)
+            if len(self._queue) == 1:
+                outbox.wait_in_order(self)
+
+    def _leaves(self, sent: Sent) -> None:
+        """Numbers an ordered frame that is being handed to the link."""
+        self._sent += 1
+        sent.seq = self._sent
+        self._unacked.append(sent)
+        if self._retained is not None:
+            self._retained.add(sent)
 
     def _send_urgent(self, sent: Sent) -> None:
-        unacked = self._urgent_unacked
-        if unacked and (
-            len(unacked) >= self._max_urgent_frames
+        unprocessed = len(self._urgent_unacked) + len(self._urgent_waiting)
+        if unprocessed and (
+            unprocessed >= self._max_urgent_frames
             or self._urgent_bytes + sent.size > self._max_urgent_bytes
         ):
             error = ChannelBusy(
-                f"{len(unacked)} urgent frames ({self._urgent_bytes} bytes) are unprocessed: "
+                f"{unprocessed} urgent frames ({self._urgent_bytes} bytes) are unprocessed: "
                 "the peer does not read this stream"
             )
             self.abort(error)
             raise again(error)
-        unacked.append(sent)
         self._urgent_bytes += sent.size
-        self._urgent_sent += 1
-        number, sent_ns, size = self._urgent_sent, sent.sent_ns, sent.size
-        if size <= JOIN_BYTES:
-            record = pack_frame(_URGENT, self._stream_id, number, sent_ns, sent.payload)
-            self._outbox.express(record)
+        if self.detached:
+            self._urgent_waiting.append(sent)
         else:
-            head, rest = self._large(_URGENT, number, sent)
+            self._urgent_leaves(sent)
+
+    def _urgent_leaves(self, sent: Sent) -> None:
+        self._urgent_unacked.append(sent)
+        self._urgent_sent += 1
+        sent.seq = self._urgent_sent
+        if self._retained is not None:
+            self._retained.add(sent)
+        if sent.size <= JOIN_BYTES:
+            self._outbox.express(self._whole(_URGENT, sent))
+        else:
+            head, rest = self._large(_URGENT, sent)
             self._outbox.express_pair(head, rest)
 
-    def _large(self, kind: int, seq: int, sent: Sent) -> tuple[bytes, bytes]:
+    def _whole(self, kind: int, sent: Sent) -> bytes:
+        """Returns a frame's record."""
+        return pack_frame(
+            kind, self._stream_id, sent.seq, sent.sent_ns, sent.payload, sent.cause, sent.ordinal
+        )
+
+    def _large(self, kind: int, sent: Sent) -> tuple[bytes, bytes]:
         """Returns a frame's record in two parts."""
+        cause = sent.cause
         if self._shared is not None and sent.size >= self._shared_from:
-            where = self._shared.put(seq, sent.payload, urgent=kind == _URGENT)
+            where = self._shared.put(sent.seq, sent.payload, urgent=kind == _URGENT)
             if where is not None:
-                return pack_record(Kind(kind), self._stream_id, seq, sent.sent_ns, where), b""
-        return pack_data_head(kind, self._stream_id, seq, sent.sent_ns, sent.size), sent.payload
+                fields = (self._stream_id, sent.seq, sent.sent_ns, where)
+                why = (cause, sent.ordinal) if cause else ()
+                return pack_record(Kind(kind), *fields, *why), b""
+        head = pack_data_head(kind, self._stream_id, sent.seq, sent.sent_ns, sent.size, cause)
+        return head, sent.payload + pack_cause(cause, sent.ordinal) if cause else sent.payload
 
     def take_chunks(self, chunks: list[bytes], max_frames: int, max_bytes: int) -> tuple[int, bool]:
         """Hands waiting ordered frames to the outbox, which calls this (`OrderedSource`)."""
@@ -302,28 +390,39 @@ class OutStream:
             if taken >= max_bytes:
                 break
             sent = queue.popleft()
-            self._unacked.append(sent)
-            self._sent += 1
-            chunks += self._large(_DATA, self._sent, sent)
+            self._leaves(sent)
+            chunks += self._large(_DATA, sent)
             taken += sent.size
         if self._ending and not queue:
             self._send_end(chunks)
         return taken, bool(queue)
 
-    def acknowledge(self, ordered: int, urgent: int) -> None:
-        """Takes the peer's cumulative counts of processed frames; the link calls this.
+    def acknowledge(
+        self, ordered: int, urgent: int, safe_ordered: int = -1, safe_urgent: int = -1
+    ) -> None:
+        """Takes the peer's cumulative counts; the link calls this.
+
+        Args:
+            ordered: Ordered frames that it has processed.
+            urgent: Urgent frames that it has processed.
+            safe_ordered: Of those, the ones that need not be given again; -1: all.
+            safe_urgent: The same.
 
         Raises:
             ProtocolViolation: The peer acknowledges what was never sent, or takes back an earlier
                 acknowledgement.
         """
+        if safe_ordered < 0:
+            safe_ordered, safe_urgent = ordered, urgent
         if not (
             self._acked <= ordered <= self._sent
             and self._urgent_acked <= urgent <= self._urgent_sent
+            and safe_ordered <= ordered
+            and 0 <= safe_urgent <= urgent
         ):
             raise ProtocolViolation(
-                f"ACK of {ordered} ordered and {urgent} urgent frames, "
-                f"where {self._sent} and {self._urgent_sent} were sent"
+                f"ACK of {ordered} ordered and {urgent} urgent frames ({safe_ordered} and "
+                f"{safe_urgent} safe), where {self._sent} and {self._urgent_sent} were sent"
             )
         unacked = self._unacked
         for _ in range(ordered - self._acked):
@@ -334,6 +433,10 @@ class OutStream:
         for _ in range(urgent - self._urgent_acked):
             self._urgent_bytes -= unacked.popleft().size
         self._urgent_acked = urgent
+        retained = self._retained
+        if retained is not None:
+            # What was forgotten is not kept again.
+            retained.safe(max(safe_ordered, retained.ordered), max(safe_urgent, retained.urgent))
         if self._shared is not None:
             self._shared.acknowledged(ordered, urgent)
         if self._waiters:
@@ -345,20 +448,21 @@ class OutStream:
         waiters = self._waiters
         while waiters:
             sent, future = waiters[0]
-            if future.done():
+            if future is not None and future.done():
                 waiters.popleft()
                 continue
             if not self._has_room(sent.size):
                 return
             waiters.popleft()
-            future.set_result(None)
+            if future is not None:
+                future.set_result(None)
             self._take(sent)
 
     def drop_pending(self, keep: Callable[[Any], bool]) -> int:
         """Drops ordered frames that have not left this process.
 
-        What the peer already has is for the peer to drop. Callers of `send` whose frame is dropped
-        return as if it had been sent.
+        What the peer already has is for the peer to drop; its successor does not get it. Callers of
+        `send` whose frame is dropped return as if it had been sent.
 
         Args:
             keep: Called with the tag of each frame (the payload where no tag was given); True saves
@@ -367,21 +471,31 @@ class OutStream:
         Returns:
             How many frames were dropped.
         """
-        kept = deque(sent for sent in self._queue if keep(sent.tag))
+        if self._retained is not None:
+            self._retained.take_back(keep)
+        # One that has left before keeps its number.
+        for sent in self._queue:
+            if sent.seq and not keep(sent.tag):
+                sent.payload = b""
+        kept = deque(sent for sent in self._queue if sent.seq or keep(sent.tag))
         dropped = len(self._queue) - len(kept)
         self._frames -= dropped
         self._bytes -= sum(sent.size for sent in self._queue) - sum(sent.size for sent in kept)
         had_turn = bool(self._queue)
         self._queue = kept
-        waiters: deque[tuple[Sent, asyncio.Future[None]]] = deque()
+        waiters: deque[tuple[Sent, asyncio.Future[None] | None]] = deque()
         for waiter in self._waiters:
             sent, future = waiter
-            if future.done():
+            if future is not None and future.done():
                 continue
             if keep(sent.tag):
                 waiters.append(waiter)
+            elif sent.seq:
+                sent.payload = b""
+                waiters.append(waiter)
             else:
-                future.set_result(None)
+                if future is not None:
+                    future.set_result(None)
                 dropped += 1
         self._waiters = waiters
         self._dropped += dropped
@@ -397,16 +511,70 @@ class OutStream:
         """Returns the frames the peer has not reported as processed, each with whether it is urgent.
 
         Urgent ones come first, each lane in order; callers of `send` that still wait are not
-        included. Works after the link broke, too: this is what a replay starts from.
+        included. Works after the link broke, too.
         """
         frames = [(True, sent) for sent in self._urgent_unacked]
+        frames += [(True, sent) for sent in self._urgent_waiting]
         frames += [(False, sent) for sent in self._unacked]
         frames += [(False, sent) for sent in self._queue]
         return frames
 
+    # Another peer in the place of one that is lost.
+
+    def detach(self) -> None:
+        """Leaves its link, which may still be there; what is given from here on waits for another."""
+        if self.detached or self._error is not None:
+            return
+        self._forget(self._stream_id)
+        self._detach()
+        self._outbox.express(pack_record(Kind.RESET, self._stream_id, "it goes on elsewhere"))
+
+    def _detach(self) -> None:
+        self._outbox.leave_order(self)
+        self.detached = True
+        if self._shared is not None:
+            self._shared.close()
+
+    def resume(
+        self, link: Link, outbox: Outbox, stream_id: int, forget: Callable[[int], None]
+    ) -> None:
+        """Goes on over another link, with what is not safe; `Link.resume_stream` calls this.
+
+        Frames have the numbers that they had.
+        """
+        assert self._retained is not None
+        ordered, urgent = self.safe
+        given = self._retained.take_all()
+        # Urgent frames that wait were given after all that has left; so was what is in the queue.
+        given += self._urgent_waiting
+        behind = [*self._queue, *(sent for sent, future in self._waiters if future is None)]
+        asked = [waiter for waiter in self._waiters if waiter[1] is not None]
+        self._use(link, outbox, stream_id, forget)
+        self._frames = self._bytes = self._urgent_bytes = 0
+        self._sent = self._acked = ordered
+        self._urgent_sent = self._urgent_acked = urgent
+        for frames in (self._queue, self._unacked, self._urgent_unacked, self._urgent_waiting):
+            frames.clear()
+        self._waiters.clear()
+        self.detached = False
+        for sent in given:
+            if sent.urgent:
+                self._urgent_bytes += sent.size
+                self._urgent_leaves(sent)
+            elif not self._waiters and self._has_room(sent.size):
+                self._take(sent)
+            else:
+                self._waiters.append((sent, None))
+        for sent in behind:
+            sent.size = len(sent.payload)
+            self._waiters.append((sent, None))
+        self._waiters += asked
+        self._serve_waiters()
+        self._check_drained()
+
     @property
     def _idle(self) -> bool:
-        return not (self._frames or self._urgent_unacked or self._waiters)
+        return not (self._frames or self._urgent_unacked or self._urgent_waiting or self._waiters)
 
     def _check_drained(self) -> None:
         if not self._drainers or not self._idle:
@@ -444,6 +612,9 @@ class OutStream:
         """
         if self._error is not None and self._ended is None:
             return
+        if self.detached:
+            self.abort()
+            return
         if self._ended is None:
             self._ended = asyncio.get_running_loop().create_future()
             self._shut(ChannelClosed("this side closed the stream"))
@@ -478,9 +649,11 @@ class OutStream:
         if self._error is not None and self._ended is None:
             return
         error = error or ChannelClosed("this side aborted the stream")
+        detached = self.detached
         self._forget(self._stream_id)
-        self.lose(error)
-        self._outbox.express(pack_record(Kind.RESET, self._stream_id, str(error)[:MAX_REASON]))
+        self.give_up(error)
+        if not detached:
+            self._outbox.express(pack_record(Kind.RESET, self._stream_id, str(error)[:MAX_REASON]))
 
     def ended_by_peer(self) -> None:
         """The peer confirmed the end; the link calls this.
@@ -496,7 +669,14 @@ class OutStream:
             self._ended.set_result(None)
 
     def lose(self, error: ChannelError) -> None:
-        """The stream exists no more, because of `error`; the link calls this."""
+        """The link is gone, because of `error`; the link calls this."""
+        if self._retained is not None and self._error is None:
+            self._detach()
+        else:
+            self.give_up(error)
+
+    def give_up(self, error: ChannelError) -> None:
+        """The stream exists no more, because of `error`, and cannot be resumed."""
         self._outbox.leave_order(self)
         self._shut(error)
         self._ending = False
@@ -510,7 +690,7 @@ class OutStream:
             self._error = error
         waiters, self._waiters = self._waiters, deque()
         for _, future in waiters:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(again(error))
         drainers, self._drainers = self._drainers, []
         for future in drainers:
@@ -527,6 +707,8 @@ class OutStream:
             queued=len(self._queue),
             waiting=len(self._waiters),
             dropped=self._dropped,
+            retained=len(self._retained) if self._retained is not None else 0,
+            forgotten=self._retained.forgotten if self._retained is not None else 0,
             urgent_sent=self._urgent_sent,
             urgent_acked=self._urgent_acked,
             urgent_in_flight_bytes=self._urgent_bytes,

@@ -132,6 +132,11 @@ class Outbox:
         """Whether the transport takes bytes, be it in a later write of this turn."""
         return not self._paused
 
+    @property
+    def empty(self) -> bool:
+        """Whether all that was written is out of this process."""
+        return not (self._express or self._held or self._ordered) and not self._wire.unsent_bytes
+
     def use(self, limits: Limits) -> None:
         """Takes over the values agreed in the handshake."""
         self._ack_delay_secs = limits.ack_delay_secs

@@ -27,6 +27,9 @@ _MAX_METHOD = 200
 
 Handle = Callable[[str, bytes], Awaitable[bytes]]
 
+LINK_LOST = "the link is lost"
+"""Message of the cancellation of a handler whose caller has not given up, but is gone."""
+
 
 def describe_exception(error: BaseException) -> tuple[str, str, dict[str, PlainValue]]:
     """Returns the class name, the text and the plain public attributes of an exception.
@@ -216,7 +219,7 @@ class Calls:
         running, self._running = self._running, {}
         for task in running.values():
             self._cancelled.add(task)
-            task.cancel()
+            task.cancel(LINK_LOST)
 
     def statistics(self) -> CallStatistics:
         """Returns the counters as they are now."""

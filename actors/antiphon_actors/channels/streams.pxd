@@ -11,6 +11,7 @@ cdef class Streams:
     cdef public object _accept
     cdef public dict _out
     cdef public dict _opening
+    cdef public dict _resuming
     cdef public object _last_out
     cdef public dict _in
     cdef public object _last_in
@@ -19,4 +20,4 @@ cdef class Streams:
     cdef public dict handlers
 
     @cython.locals(stream=InStream, delivery=Delivery)
-    cpdef frame(self, bint urgent, stream_id, seq, sent_ns, bytes payload)
+    cpdef frame(self, bint urgent, stream_id, seq, sent_ns, bytes payload, cause, ordinal)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from antiphon_actors.channels.credentials import TlsCredentials
 from antiphon_actors.channels.errors import ChannelRefused
 from antiphon_actors.channels.hub import Hub
-from antiphon_actors.channels.in_stream import Delivery
+from antiphon_actors.channels.in_stream import Acceptance, Delivery
 from antiphon_actors.channels.limits import DEFAULT_LIMITS, Limits
 from antiphon_actors.channels.link import Link
 
@@ -84,6 +84,7 @@ class Node:
             set it).
         hub: The hub.
         auto_done: Given to new receivers.
+        acceptance: Further arguments of the `Acceptance` of new receivers.
         refuse: Reason to refuse streams with, if any.
         receivers: By key of the stream.
         handlers: What answers calls, by method.
@@ -110,17 +111,18 @@ class Node:
             credentials=credentials or self.default_credentials,
         )
         self.auto_done = True
+        self.acceptance: dict[str, Any] = {}
         self.refuse: str | None = None
         self.receivers: dict[bytes, RecordingReceiver] = {}
         self.handlers: dict[str, Handler] = {}
         self.notifications: list[tuple[str, bytes]] = []
 
-    def _on_stream(self, link: Link, key: bytes) -> RecordingReceiver:
+    def _on_stream(self, link: Link, key: bytes) -> Acceptance:
         if self.refuse is not None:
             raise ChannelRefused(self.refuse)
         receiver = RecordingReceiver(auto_done=self.auto_done)
         self.receivers[key] = receiver
-        return receiver
+        return Acceptance(receiver, **self.acceptance)
 
     async def _on_call(self, link: Link, method: str, body: bytes) -> bytes:
         return await self.handlers[method](link, body)

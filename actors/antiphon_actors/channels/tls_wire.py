@@ -105,6 +105,11 @@ class TlsWire(Wire):
 
     # Writing.
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What is gathered, and what the socket has not taken; see `Wire`."""
+        return self._gathered_bytes + self._backlog_bytes
+
     def write(self, data: bytes) -> None:
         """Writes, at once unless in a burst; see `Wire`."""
         if self._turn is not None:

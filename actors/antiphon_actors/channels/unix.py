@@ -97,6 +97,11 @@ class UnixWire(asyncio.Protocol, Wire):
         assert self._transport is not None
         return self._transport
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the socket has not taken; see `Wire`."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def write(self, data: bytes) -> None:
         """Writes at once, without a turn of the event loop, what the socket takes; see `Wire`."""
         transport = self._connected()

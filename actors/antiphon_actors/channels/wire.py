@@ -62,6 +62,11 @@ class Wire(ABC):
     local: bool = True
     gathers_writes: bool = False
 
+    @property
+    @abstractmethod
+    def unsent_bytes(self) -> int:
+        """What was handed over and would be lost with this process."""
+
     @abstractmethod
     def write(self, data: bytes) -> None:
         """Hands over bytes; they must not change afterwards."""

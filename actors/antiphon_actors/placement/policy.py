@@ -9,9 +9,10 @@ from typing import Literal
 
 from antiphon.errors import ConfigError
 from antiphon.processors.frame_processor import FrameProcessor
+from antiphon_actors.placement.supervision import Match, Supervision
 
 Preset = Literal["pooled", "dedicated", "fused"]
-Match = type[FrameProcessor] | str
+DEFAULT_SUPERVISION = Supervision()
 
 PRESETS: tuple[Preset, ...] = ("pooled", "dedicated", "fused")
 
@@ -135,10 +136,16 @@ class Placement:
         preset: ``pooled``: each processor runs in an actor of its kind, shared by sessions.
             ``dedicated``: each in an actor of its own. ``fused``: all in the bot's process.
         rules: Exceptions; the first that matches a processor counts.
+        supervision: What happens when processors are lost with their actors; the first that matches
+            one counts, and those that none matches are replaced one for one.
+        apology: What the bot says, if it still can, when a session has to end because a lost processor
+            could not be replaced.
     """
 
     preset: Preset = "pooled"
     rules: tuple[Rule, ...] = ()
+    supervision: tuple[Supervision, ...] = ()
+    apology: str = ""
 
     def __post_init__(self) -> None:
         """Refuses rules that contradict the preset or one another.
@@ -163,6 +170,15 @@ class Placement:
                     f"placement: {first} and {rule} ask for different actors in one pool, "
                     f"{rule.pool!r}"
                 )
+
+    def supervision_for(self, processor: FrameProcessor) -> Supervision:
+        """What is to happen when this processor is lost."""
+        found = (
+            each
+            for each in self.supervision
+            if not each.match or any(matches(match, processor) for match in each.match)
+        )
+        return next(found, DEFAULT_SUPERVISION)
 
     def rule_for(self, processor: FrameProcessor) -> Rule | None:
         """The first rule about this processor."""

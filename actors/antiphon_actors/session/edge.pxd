@@ -10,6 +10,11 @@ cdef class EdgeInbox:
     cdef public object _owner
     cdef public object _opening
     cdef public Encoder _encoder
+    cdef public bint _names_causes
+    cdef public bint _retains
+    cdef public object _moved
+    cdef public object _given_up
+    cdef public dict _neighbour
     cdef public OutStream _down
     cdef public OutStream _up
     cdef public object _behind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ import msgpack
 from loguru import logger
 
 from antiphon_actors.channels import (
+    Acceptance,
     ChannelError,
     ChannelRefused,
     Delivery,
@@ -164,11 +166,15 @@ class Endpoint:
         link.notify(_CLOCK_OFFSET, _NANOSECONDS.pack(-offset_ns))
         return offset_ns
 
-    def _on_stream(self, link: Link, key: bytes) -> StreamReceiver:
-        session_id, kind, pid, direction = _unpack(key, 4)
-        receiver = self._session(session_id).receiver(kind, pid, direction)
+    def _on_stream(self, link: Link, key: bytes) -> StreamReceiver | Acceptance:
+        session_id, kind, pid, direction, extra = _unpack(key, 5)
+        accepted = self._session(session_id).receiver(link, kind, pid, direction, extra)
         offset_ns = self.clock_offset_ns(link)
-        return _FromAnotherNode(receiver, offset_ns) if offset_ns else receiver
+        if not offset_ns:
+            return accepted
+        if isinstance(accepted, Acceptance):
+            return replace(accepted, receiver=_FromAnotherNode(accepted.receiver, offset_ns))
+        return _FromAnotherNode(accepted, offset_ns)
 
     async def _on_call(self, link: Link, method: str, body: bytes) -> bytes:
         if method == _CLOCK:

@@ -19,13 +19,17 @@ from antiphon.observers.turn_record_observer import TurnRecordObserver
 from antiphon.pipeline.executor import Execution, Executor, LocalExecutor
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor
+from antiphon.processors.relay import RecordedCall
 from antiphon.processors.statistics import ProcessorStatistics
 from antiphon_actors.channels import ChannelError
 from antiphon_actors.placement.plan import PlacedProcessor, Plan, make_plan
 from antiphon_actors.placement.policy import Placement
+from antiphon_actors.session.edge import EdgeRelay
 from antiphon_actors.session.endpoint import Endpoint
+from antiphon_actors.session.kept import KeptState
 from antiphon_actors.session.node import SessionNode
-from antiphon_actors.session.spec import AttachSpec, HostedSpec, Neighbour
+from antiphon_actors.session.replacement import RecoveryRecord, Replacements
+from antiphon_actors.session.spec import AttachSpec, HostedSpec, Inheritance, Neighbour
 from antiphon_actors.session.wire_types import pickle_bot_classes
 
 ATTACH_DEADLINE_SECS = 30.0
@@ -51,12 +55,25 @@ class Host(Protocol):
 class HostProvider(Protocol):
     """Where processes for processors come from."""
 
-    async def acquire(self, session_id: str, moved: Sequence[PlacedProcessor]) -> Sequence[Host]:
+    async def acquire(
+        self,
+        session_id: str,
+        moved: Sequence[PlacedProcessor],
+        avoid: Sequence[Host] = (),
+    ) -> Sequence[Host]:
         """A process for each processor, in the same order; one may be named for several.
+
+        Args:
+            session_id: The session.
+            moved: The processors.
+            avoid: Processes that must not be chosen: what has a part of the session has only one.
 
         Raises:
             PlacementError: If there is none for one of them; the others get none either then.
         """
+
+    async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
+        """Gives back some of a session's processes, also ones that are dead."""
 
     async def release(self, session_id: str) -> None:
         """Gives back every process of a session."""
@@ -88,12 +105,14 @@ class SessionRecord:
         failures: What went wrong in processors and actors, for people; the first of them.
         on_failure: Told of each of them as it happens.
         turns: What records the turns of each task.
+        recoveries: Processors that were lost and replaced.
     """
 
     processors: list[ProcessorRecord] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     on_failure: Callable[[str], None] | None = None
     turns: list[TurnRecordObserver] = field(default_factory=list)
+    recoveries: list[RecoveryRecord] = field(default_factory=list)
 
     def watch(self, execution: Execution) -> None:
         """Keeps what records a task's turns, if anything does."""
@@ -209,6 +228,10 @@ class ActorExecutor(Executor):
         self._starting: list[asyncio.Task[None]] = []
         self._stopping = False
         self._execution: Execution | None = None
+        # What bots called on processors before these were placed.
+        self._journals: dict[int, list[RecordedCall]] = {}
+        self._observe = False
+        self._replacements: Replacements | None = None
 
     async def start(self, execution: Execution) -> None:
         """Places, builds and sets up every processor.
@@ -220,12 +243,13 @@ class ActorExecutor(Executor):
         self._record.watch(execution)
         plan = self._plan = make_plan(execution.pipeline, self._placement)
         observer = execution.setup.observer
-        watched = isinstance(observer, TaskObserver) and bool(observer.observers)
+        self._observe = isinstance(observer, TaskObserver) and bool(observer.observers)
         node = self._node = SessionNode(
             self._session_id,
             self._endpoint,
             observer=observer if isinstance(observer, TaskObserver) else None,
             peer_lost=self._peer_lost,
+            recovers=True,
         )
         clock = execution.setup.clock
         node.clock_started_ns = clock.started_at if isinstance(clock, SystemClock) else 0
@@ -235,7 +259,9 @@ class ActorExecutor(Executor):
         try:
             async with asyncio.timeout(ATTACH_DEADLINE_SECS):
                 await self._acquire(plan)
-                await self._attach(plan, execution, observe=watched)
+                for placed in plan.moved:
+                    self._journals[placed.pid] = list(placed.processor._journal or [])
+                await self._attach(plan.moved)
                 for placed in plan.moved:
                     node.add_twin(placed.pid, placed.processor, self._hosts[placed.pid].uri)
                 await node.open_edges()
@@ -247,6 +273,37 @@ class ActorExecutor(Executor):
                 f"the actors of the session were not ready within {ATTACH_DEADLINE_SECS:.0f} s"
             ) from error
         await execution.pipeline.setup(execution.setup)
+        self._replacements = Replacements(
+            session_id=self._session_id,
+            node=node,
+            plan=plan,
+            provider=self._provider,
+            execution=execution,
+            hosts=self._hosts,
+            attached=self._attached,
+            attach=self._attach,
+            ask=self._ask,
+        )
+
+    @property
+    def recoveries(self) -> list[RecoveryRecord]:
+        """The replacements of processors in the running session."""
+        return self._replacements.records if self._replacements is not None else []
+
+    async def evacuate(self, uris: Sequence[str], reason: str, deadline_secs: float) -> list[str]:
+        """Has the processors of some actors run in others.
+
+        Args:
+            uris: The actors.
+            reason: Why, for people.
+            deadline_secs: How long it may take.
+
+        Returns:
+            Names of processors that could not be moved.
+        """
+        if self._replacements is None:
+            return []
+        return await self._replacements.move(uris, reason, deadline_secs)
 
     async def stop(self, *, cleanup: bool) -> None:
         """Ends the session in every process and gives the actors back."""
@@ -254,6 +311,9 @@ class ActorExecutor(Executor):
         if execution is None or node is None or plan is None:
             return
         self._stopping = True
+        if self._replacements is not None:
+            await self._replacements.aclose()
+            self._record.recoveries += self._replacements.records
         statistics: dict[int, ProcessorStatistics] = {}
         try:
             if cleanup:
@@ -276,28 +336,26 @@ class ActorExecutor(Executor):
                     statistics=seen,
                 )
             )
-        self._execution = self._node = None
-
-    async def evacuate(self, uris: Sequence[str], deadline_secs: float) -> bool:
-        """Moves processors off processes that are to end; whether none of them is needed any more.
-
-        A processor that runs cannot be moved yet: it stays where it is.
-        """
-        return not any(host.uri in uris for host in self._hosts.values())
+        self._execution = self._node = self._replacements = None
 
     async def _acquire(self, plan: Plan) -> None:
         moved = plan.moved
 
         async def acquire() -> None:
             hosts = await self._provider.acquire(self._session_id, moved)
-            self._hosts = {placed.pid: host for placed, host in zip(moved, hosts, strict=True)}
+            self._hosts.update(zip((placed.pid for placed in moved), hosts, strict=True))
 
         if moved:
             await self._all([acquire()])
 
-    async def _attach(self, plan: Plan, execution: Execution, *, observe: bool) -> None:
+    async def _attach(self, moved: Sequence[PlacedProcessor]) -> None:
+        """Builds processors in their actors; in the place of others, if the session runs."""
+        assert self._execution is not None
+        assert self._node is not None
+        setup, node = self._execution.setup, self._node
+        incarnation = self._replacements.attempts if self._replacements is not None else 0
         by_host: dict[str, list[PlacedProcessor]] = {}
-        for placed in plan.moved:
+        for placed in moved:
             by_host.setdefault(self._hosts[placed.pid].uri, []).append(placed)
         classes = pickle_bot_classes() if by_host else []
 
@@ -308,12 +366,15 @@ class ActorExecutor(Executor):
                     session_id=self._session_id,
                     home_uri=self._endpoint.uri,
                     clock_started_ns=self._clock_started_ns(),
-                    watchdog_timers_enabled=execution.setup.watchdog_timers_enabled,
-                    observe=observe,
+                    watchdog_timers_enabled=setup.watchdog_timers_enabled,
+                    observe=self._observe,
                     processors=[self._spec(placed) for placed in group],
                     classes=classes,
                     import_paths=list(self._import_paths),
                     pipecat=aliases.mode(),
+                    recovers=True,
+                    absent=node.lost_uris,
+                    incarnation=incarnation,
                 )
             )
             self._attached[uri] = host
@@ -337,7 +398,10 @@ class ActorExecutor(Executor):
     def _spec(self, placed: PlacedProcessor) -> HostedSpec:
         assert self._node is not None
         processor = placed.processor
-        journal = [[call.method, list(call.args), call.kwargs] for call in processor._journal or []]
+        calls = list(self._journals[placed.pid])
+        if isinstance(processor._relay, EdgeRelay):
+            calls += processor._relay.lasting
+        journal = [[call.method, list(call.args), call.kwargs] for call in calls]
         with self._node.references.lasting():  # handlers, above all
             encoded = codec.encode_value(journal, self._node.references)
         return HostedSpec(
@@ -348,7 +412,16 @@ class ActorExecutor(Executor):
             journal=encoded,
             previous=self._neighbour(processor._prev),
             next=self._neighbour(processor._next),
+            inherits=self._inheritance(placed.pid) if self._replacements is not None else None,
         )
+
+    def _inheritance(self, pid: int) -> Inheritance:
+        assert self._node is not None
+        assert self._execution is not None
+        started = self._execution.start_frame()
+        frame = self._node.encoder.frame(started) if started is not None else None
+        reached_end = self._execution.has_started()
+        return Inheritance(frame, reached_end, self._node.kept.get(pid, KeptState()))
 
     def _neighbour(self, processor: FrameProcessor | None) -> Neighbour | None:
         assert self._node is not None
@@ -393,11 +466,14 @@ class ActorExecutor(Executor):
         await asyncio.gather(*(one(uri, host) for uri, host in self._attached.items()))
         return statistics
 
-    async def _ask(self, uri: str, what: str) -> Any:
+    async def _ask(self, uri: str, what: str, body: list[Any] | None = None) -> Any:
         assert self._node is not None
-        return await self._node.request(uri, what, [], deadline_secs=ASK_DEADLINE_SECS)
+        return await self._node.request(uri, what, body or [], deadline_secs=ASK_DEADLINE_SECS)
 
     def _peer_lost(self, uri: str, error: Exception) -> None:
+        if self._replacements is not None and not self._stopping:
+            self._replacements.lost(uri, error)
+            return
         names = [
             placed.processor.name
             for placed in (self._plan.moved if self._plan else [])

@@ -21,6 +21,7 @@ from antiphon.processors.statistics import ProcessorStatistics
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
 from antiphon_actors.channels import (
+    Acceptance,
     ChannelBroken,
     ChannelError,
     ChannelRefused,
@@ -29,7 +30,10 @@ from antiphon_actors.channels import (
 )
 from antiphon_actors.session.edge import EdgeInbox, EdgeRelay, RemoteProcessor
 from antiphon_actors.session.endpoint import Endpoint, pack
-from antiphon_actors.session.receivers import FrameReceiver, ObservedReceiver
+from antiphon_actors.session.incoming import Incoming
+from antiphon_actors.session.invocations import CallCounter, Invocations
+from antiphon_actors.session.kept import KeptState
+from antiphon_actors.session.receivers import ObservedReceiver
 from antiphon_actors.session.references import SessionReferences
 
 LEAVE_DEADLINE_SECS = 2.0
@@ -52,9 +56,10 @@ class SessionNode:
         observer: TaskObserver | None = None,
         peer_lost: PeerLost,
         setup: Callable[[], FrameProcessorSetup] | None = None,
-        control: Mapping[str, Callable[[], Awaitable[Any]]] | None = None,
+        control: Mapping[str, Callable[[Any], Awaitable[Any]]] | None = None,
         home_uri: str | None = None,
         classes: Mapping[str, type[Any]] | None = None,
+        recovers: bool = False,
     ) -> None:
         """Makes the session's part; join() lets traffic in.
 
@@ -68,6 +73,7 @@ class SessionNode:
             home_uri: The process that runs the bot (in an actor).
             classes: The bot's own classes that travel, by their name on the wire (in an actor,
                 where several bots may have classes of the same name).
+            recovers: Whether processors of lost processes get successors.
         """
         self.session_id = session_id
         self.context = contextvars.copy_context()
@@ -79,7 +85,8 @@ class SessionNode:
         self._peer_lost = peer_lost
         self._setup = setup
         self._control = dict(control or {})
-        self._home_uri = home_uri
+        self.home_uri = home_uri
+        self.recovers = recovers
         self._classes = classes
         self._processors: dict[int, FrameProcessor] = {}
         self._numbers: dict[int, int] = {}
@@ -89,6 +96,11 @@ class SessionNode:
         self._failed: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: set[asyncio.Task[Any]] = set()  # bounded by the calls of the links
+        self.incoming = Incoming(self)
+        self._calls = CallCounter()
+        self._invocations = Invocations(self._carry_out)
+        # At home: what successors are to be told, by the processor's number.
+        self.kept: dict[int, KeptState] = {}
         self._closed = False
         self.clock_started_ns = 0
 
@@ -112,8 +124,8 @@ class SessionNode:
     def add_twin(self, pid: int, twin: FrameProcessor, uri: str) -> None:
         """Sends what a processor of the bot is given to where it runs from now on."""
         self.add_local(pid, twin)
-        twin._inbox = EdgeInbox(self, pid, uri, twin)
-        relay = twin._relay = EdgeRelay(self, pid, uri, twin)
+        inbox = twin._inbox = EdgeInbox(self, pid, uri, twin)
+        relay = twin._relay = EdgeRelay(self, pid, inbox, twin)
         vars(twin)["push_frame"] = relay.push_frame
         twin._journal = None
 
@@ -158,7 +170,7 @@ class SessionNode:
                 # A twin pushes nothing here; what it pushes leaves from where it runs.
                 runs_here = not isinstance(processor._inbox, EdgeInbox)
                 if runs_here and neighbour is not None and isinstance(neighbour._inbox, EdgeInbox):
-                    await neighbour._inbox.open(direction)
+                    await neighbour._inbox.open_as_neighbour(direction)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -185,6 +197,8 @@ class SessionNode:
                 processor._relay = None
                 vars(processor).pop("push_frame", None)
         self.references.clear()
+        self._invocations.clear()
+        self.incoming.clear()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -192,6 +206,7 @@ class SessionNode:
         self._processors.clear()
         self._numbers.clear()
         self._control.clear()
+        self.kept.clear()
         self._setup = None
         self._peer_lost = _ignore
 
@@ -227,6 +242,11 @@ class SessionNode:
             link.add_closed_callback(self._link_closed)
         return link
 
+    @property
+    def lost_uris(self) -> tuple[str, ...]:
+        """The processes of the session that are gone."""
+        return tuple(self._lost)
+
     def is_lost(self, uri: str) -> bool:
         """Whether a process of the session is gone."""
         return uri in self._lost
@@ -237,9 +257,63 @@ class SessionNode:
             return
         self._failed.add(uri)
         self._peer_lost(uri, error)
-        if self._home_uri not in (None, uri):
+        if self.home_uri not in (None, uri):
             # Home may have a sound link to that process, and knows what to do.
-            self.notify(self._home_uri, "failed", [uri, str(error)])
+            self.notify(self.home_uri, "failed", [uri, str(error)])
+
+    def expel(self, uri: str) -> None:
+        """Has nothing more to do with a process that was replaced, whether or not it lives."""
+        self._failed.add(uri)
+        self._lost.add(uri)
+        link = self._links.pop(uri, None)
+        if link is not None:
+            link.remove_closed_callback(self._link_closed)
+
+    def welcome(self, uri: str) -> None:
+        """Takes a process into the session, perhaps again."""
+        self._failed.discard(uri)
+        self._lost.discard(uri)
+
+    def edges(self, uri: str | None = None) -> list[EdgeInbox]:
+        """The ways to processors elsewhere, or to those of one process."""
+        inboxes = [processor._inbox for processor in self._processors.values()]
+        edges = [inbox for inbox in inboxes if isinstance(inbox, EdgeInbox)]
+        return [edge for edge in edges if uri is None or edge.uri == uri]
+
+    async def relink(self, moved: Mapping[int, str]) -> None:
+        """Sends what is for some processors to where they run now.
+
+        Args:
+            moved: By number of the processor, the address of its process.
+
+        Raises:
+            ChannelError: One of these cannot be reached.
+        """
+        steps = []
+        for pid, uri in moved.items():
+            processor = self._processors.get(pid)
+            if processor is not None and isinstance(processor._inbox, EdgeInbox):
+                if processor._inbox.uri != uri:
+                    self.expel(processor._inbox.uri)
+                self.welcome(uri)
+                steps.append(processor._inbox.relink(uri))
+        await asyncio.gather(*steps)
+
+    def give_up(self, uri: str, error: ChannelError) -> None:
+        """Nobody takes the place of a lost process: what it was to get is lost, here and elsewhere."""
+        for edge in self.edges(uri):
+            edge.give_up(error)
+        if self.home_uri is None:
+            for other in list(self._links):
+                self.notify(other, "given_up", [uri, str(error)])
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all that this process had to say at home is out of it."""
+        home = self._links.get(self.home_uri) if self.home_uri is not None else None
+        return (home is None or home.flushed) and all(
+            edge.flushed for edge in self.edges(self.home_uri)
+        )
 
     def _link_closed(self, link: Link, reason: Exception | None) -> None:
         for uri in [uri for uri, known in self._links.items() if known is link]:
@@ -248,20 +322,31 @@ class SessionNode:
             self.peer_failed(uri, reason or ChannelBroken("the link was closed"))
             if self._closed:
                 return
-            for processor in self._processors.values():
-                inbox = processor._inbox
-                if isinstance(inbox, EdgeInbox) and inbox.uri == uri:
-                    inbox.process_lost()
+            if not self.recovers:
+                self.give_up(uri, ChannelBroken(str(reason or "the link was closed")))
 
     async def request(
-        self, uri: str, method: str, body: list[Any], *, deadline_secs: float | None
+        self,
+        uri: str,
+        method: str,
+        body: list[Any],
+        *,
+        deadline_secs: float | None,
+        lasting: bool = False,
     ) -> Any:
         """Asks another process of the session and returns its answer.
 
         Cancelling the caller cancels what runs there.
+
+        Args:
+            uri: The process.
+            method: What it is asked for.
+            body: The content.
+            deadline_secs: How long it may take; None: as long as it likes.
+            lasting: Whether the functions and objects in the body stay reachable for the whole session.
         """
         link = await self.link(uri)
-        payload = self._encode(body, lasting=method == "call")
+        payload = self._encode(body, lasting=lasting)
         answer = await link.call(
             method, pack(self.session_id, payload), deadline_secs=deadline_secs
         )
@@ -286,9 +371,8 @@ class SessionNode:
         self, process: str, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Carries out a function that another process keeps, and returns its result."""
-        return await self.request(
-            process, "invoke", [number, list(args), kwargs], deadline_secs=None
-        )
+        key = list(self._calls.key(number))
+        return await self.request(process, "invoke", [key, list(args), kwargs], deadline_secs=None)
 
     def _encode(self, body: list[Any], *, lasting: bool) -> bytes:
         """What goes into a message.
@@ -315,19 +399,27 @@ class SessionNode:
         caller cancels it, and so does the end of the session.
         """
         if method in self._control:
-            return codec.encode_value(await self._control[method](), None)
-        task = asyncio.get_running_loop().create_task(
-            self._answer(method, payload), context=self.context.copy(), name=f"call {method}"
-        )
+            return codec.encode_value(await self._control[method](self._decode(payload)), None)
+        if method == "invoke":
+            key, args, kwargs = _parts(self._decode(payload), list, list, dict)
+            cause, number, count = _parts(key, int, int, int)
+
+            async def invoke() -> bytes:
+                function = self.references.function(number)
+                result = await self._invoke_here(function, args, kwargs)
+                return codec.encode_value(result, self.references)
+
+            return await self._invocations.run((cause, number, count), invoke)
+        return await self._carry_out(self._answer(method, payload))
+
+    def _carry_out(self, call: Coroutine[Any, Any, bytes]) -> asyncio.Task[bytes]:
+        task = asyncio.get_running_loop().create_task(call, context=self.context.copy())
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        return await task
+        return task
 
     async def _answer(self, method: str, payload: bytes) -> bytes:
-        if method == "invoke":
-            number, args, kwargs = _parts(self._decode(payload), int, list, dict)
-            result = await self._invoke_here(self.references.function(number), args, kwargs)
-        elif method == "call":
+        if method == "call":
             pid, name, args, kwargs = _parts(self._decode(payload), int, str, list, dict)
             if name == "setup" and self._setup is not None:
                 args = [self._setup()]
@@ -361,10 +453,23 @@ class SessionNode:
             if inspect.iscoroutinefunction(inspect.unwrap(bound)):
                 raise ChannelRefused(f"{name!r} has to be awaited")
             bound(*args, **kwargs)
-        elif method == "failed" and self._home_uri is None:
+        elif method == "setting" and self.home_uri is None:
+            pid, slot, urgent, seq, frame = _parts(
+                self._decode(payload), int, int, bool, int, bytes
+            )
+            self.kept_of(pid).add_setting((slot, urgent, seq), frame)
+        elif method == "state" and self.home_uri is None:
+            pid, positions, state = _parts(self._decode(payload), int, dict, bytes)
+            kept = self.kept_of(pid)
+            kept.state = state
+            kept.positions = {int(slot): (int(o), int(u)) for slot, (o, u) in positions.items()}
+        elif method == "given_up" and self.home_uri is not None:
+            uri, reason = _parts(self._decode(payload), str, str)
+            self.give_up(uri, ChannelBroken(reason))
+        elif method == "failed" and self.home_uri is None:
             uri, reason = _parts(self._decode(payload), str, str)
             self.peer_failed(uri, ChannelBroken(reason))
-        elif method == "span" and self._home_uri is None:
+        elif method == "span" and self.home_uri is None:
             (plain,) = _parts(self._decode(payload), list)
             report = self.context.run(trace_state.current).report
             if report is not None:
@@ -372,7 +477,7 @@ class SessionNode:
                     report(ServiceSpan.from_plain(plain))
                 except ValueError as error:
                     raise ChannelRefused("malformed message") from error
-        elif method == "pass_on" and self._home_uri is None:
+        elif method == "pass_on" and self.home_uri is None:
             pid, direction, frame = _parts(self._decode(payload), int, int, Frame)
             self.spawn(self.pass_on(pid, frame, FrameDirection(direction)))
         else:
@@ -382,9 +487,9 @@ class SessionNode:
         """Gives a frame that ends a pipeline to the processor behind one that is lost."""
         if not isinstance(frame, (CancelFrame, EndFrame, StopFrame)):
             raise ChannelRefused(f"a {type(frame).__name__} is not passed on")
-        if self._home_uri is not None:
+        if self.home_uri is not None:
             # Only home knows the whole pipeline.
-            self.notify(self._home_uri, "pass_on", [pid, direction.value, frame])
+            self.notify(self.home_uri, "pass_on", [pid, direction.value, frame])
             return
         lost = self._processors.get(pid)
         behind = lost and (lost._next if direction is FrameDirection.DOWNSTREAM else lost._prev)
@@ -396,12 +501,24 @@ class SessionNode:
         processor = self._processors.get(pid)
         method = getattr(type(processor), name, None)
         runs_here = processor is not None and not isinstance(processor._inbox, EdgeInbox)
-        if self._home_uri is None or not runs_here or not is_relayed(method):
+        if self.home_uri is None or not runs_here or not is_relayed(method):
             raise ChannelRefused(f"processor {pid} has no method {name!r} to be called from afar")
         bound: Callable[..., Any] = getattr(processor, name)
         return bound
 
-    def receiver(self, kind: str, pid: int, direction: int) -> StreamReceiver:
+    def kept_of(self, pid: int) -> KeptState:
+        """What a successor of a processor is to be told.
+
+        Raises:
+            ChannelRefused: There is no such processor.
+        """
+        if pid not in self._processors:
+            raise ChannelRefused(f"there is no processor {pid}")
+        return self.kept.setdefault(pid, KeptState())
+
+    def receiver(
+        self, link: Link, kind: str, pid: int, direction: int, extra: int
+    ) -> StreamReceiver | Acceptance:
         """What takes the frames of a new stream into this process.
 
         Raises:
@@ -412,7 +529,7 @@ class SessionNode:
         processor = self._processors.get(pid)
         if kind != "f" or processor is None or isinstance(processor._inbox, EdgeInbox):
             raise ChannelRefused(f"processor {pid} does not run here")
-        return FrameReceiver(self, processor, FrameDirection(direction))
+        return self.incoming.accept(link, processor, pid, direction, extra)
 
     def observed(self, pushed: FramePushed) -> None:
         """Lets the observers at home see a push."""

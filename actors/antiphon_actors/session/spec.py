@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from antiphon.compat import aliases
+from antiphon_actors.session.kept import KeptState
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,21 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
+class Inheritance:
+    """What a processor is to know of the one whose place it takes.
+
+    Attributes:
+        start_frame: The StartFrame of the pipeline, encoded; None if it has not been started.
+        started: Whether that has gone through all of the pipeline.
+        kept: What home has kept of that processor.
+    """
+
+    start_frame: bytes | None
+    started: bool
+    kept: KeptState
+
+
+@dataclass(frozen=True)
 class HostedSpec:
     """One processor to build.
 
@@ -39,6 +55,7 @@ class HostedSpec:
         journal: Relayed calls made since its construction, in the codec's form.
         previous: Its upstream neighbour.
         next: Its downstream neighbour.
+        inherits: Set if it takes the place of one that was lost.
     """
 
     pid: int
@@ -48,6 +65,7 @@ class HostedSpec:
     journal: bytes
     previous: Neighbour | None
     next: Neighbour | None
+    inherits: Inheritance | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,9 @@ class AttachSpec:
         processors: What to build, in pipeline order.
         classes: The bot's own classes that travel in frames, each pickled (`wire_types`).
         import_paths: Directories the bot's modules are imported from.
+        absent: Processes that are gone and will be replaced; their processors will be elsewhere.
+        incarnation: How often processors of the session have been replaced before.
+        recovers: Whether processors that are lost with their processes get successors.
         pipecat: Whether the bot's modules know Antiphon as ``pipecat`` (`antiphon.compat`).
     """
 
@@ -75,3 +96,6 @@ class AttachSpec:
     classes: Sequence[bytes] = ()
     import_paths: Sequence[str] = ()
     pipecat: aliases.Mode = "off"
+    recovers: bool = False
+    absent: Sequence[str] = ()
+    incarnation: int = 0

@@ -32,6 +32,7 @@ class FlowFunction:
         transition_to: Name of the node to go to afterwards.
         transition_callback: What sets the next node afterwards.
         cancel_on_interruption: Whether an interruption by the user cancels a running call.
+        idempotent: Whether a call may be run again.
     """
 
     schema: FunctionSchema
@@ -39,6 +40,7 @@ class FlowFunction:
     transition_to: str | None
     transition_callback: TransitionCallback | None
     cancel_on_interruption: bool
+    idempotent: bool = False
 
     @property
     def name(self) -> str:
@@ -104,7 +106,14 @@ def _from_direct(function: Callable[..., Any], where: str) -> FlowFunction:
         schema = wrapper.to_function_schema()
     except (InvalidFunctionError, ConfigError) as error:
         raise InvalidFunctionError(f"{where}: {error}") from error
-    return FlowFunction(schema, wrapper.invoke, None, None, wrapper.cancel_on_interruption)
+    return FlowFunction(
+        schema,
+        wrapper.invoke,
+        None,
+        None,
+        cancel_on_interruption=wrapper.cancel_on_interruption,
+        idempotent=wrapper.idempotent,
+    )
 
 
 def _from_schema(given: FlowsFunctionSchema, where: str) -> FlowFunction:
@@ -126,7 +135,12 @@ def _from_schema(given: FlowsFunctionSchema, where: str) -> FlowFunction:
             stacklevel=2,
         )
     return FlowFunction(
-        schema, handler, given.transition_to or None, callback, given.cancel_on_interruption
+        schema,
+        handler,
+        given.transition_to or None,
+        callback,
+        cancel_on_interruption=given.cancel_on_interruption,
+        idempotent=given.idempotent,
     )
 
 
@@ -176,6 +190,7 @@ def _schema(
             transition_to=ours.get("transition_to"),
             transition_callback=ours.get("transition_callback"),
             cancel_on_interruption=ours.get("cancel_on_interruption", True),
+            idempotent=ours.get("idempotent", False),
         )
     except ValueError as error:
         raise InvalidFunctionError(f"{where}: {error}") from error

@@ -22,6 +22,7 @@ class Node:
     """One step of a conversation, ready to be entered.
 
     Attributes:
+        config: What it was made from.
         name: What it is called.
         role_messages: Who the bot is.
         task_messages: What it is to do here.
@@ -32,6 +33,7 @@ class Node:
         respond_immediately: Whether the bot speaks first.
     """
 
+    config: Mapping[str, Any]
     name: str
     role_messages: Sequence[Message]
     task_messages: Sequence[Message]
@@ -97,6 +99,7 @@ def read_node(
                 f"{function.transition_to!r}"
             )
     return Node(
+        config=config,
         name=name,
         role_messages=_messages(config.get("role_messages") or [], f"{where}: role_messages"),
         task_messages=_messages(config["task_messages"], f"{where}: task_messages"),

@@ -70,6 +70,8 @@ class ActionManager:
         self._spoken: asyncio.Future[bool] | None = None
         self._listening = False
         self._answering = False
+        # The current node's post-actions that are not done, in order.
+        self._left: list[ActionConfig] = []
         # Sequences of post-actions; each ends with the pipeline at the latest.
         self._running: set[asyncio.Task[None]] = set()
         self._over = False
@@ -138,7 +140,18 @@ class ActionManager:
 
     # -- running -------------------------------------------------------------------------------
 
-    async def run(self, actions: Sequence[ActionConfig], *, crossed: bool = True) -> None:
+    @property
+    def left(self) -> tuple[int, bool]:
+        """How many post-actions of the current node are not done, and if they wait for speech."""
+        return len(self._left), self._spoken is not None
+
+    async def run(
+        self,
+        actions: Sequence[ActionConfig],
+        *,
+        crossed: bool = True,
+        left: list[ActionConfig] | None = None,
+    ) -> None:
         """Runs actions in order.
 
         Cancelled, it leaves out the ones that have not begun.
@@ -146,6 +159,7 @@ class ActionManager:
         Args:
             actions: The actions.
             crossed: Whether nothing in the pipeline has to be waited for before the first one.
+            left: Has its first action removed for each that is done.
 
         Raises:
             ActionError: One failed; the ones after it are left out.
@@ -169,6 +183,10 @@ class ActionManager:
                 raise
             except Exception as error:
                 raise ActionError(f"action {kind!r} failed: {error}") from error
+            # The end of a conversation is done when there is nothing left to be resumed.
+            if left and kind != "end_conversation":
+                left.pop(0)
+                self._task.state_changed()
 
     def schedule(self, actions: Sequence[ActionConfig], *, after_speech: bool) -> None:
         """Runs post-actions in the background.
@@ -178,14 +196,15 @@ class ActionManager:
             after_speech: Whether the answer they follow has not been asked for yet: they wait for
                 the bot to speak. Without it they follow what is queued in the pipeline.
         """
+        self._left = list(actions)
         if not actions or self._over:
             return
         if after_speech:
             spoken = asyncio.get_running_loop().create_future()
             self._spoken, self._listening, self._answering = spoken, False, False
-            work = self._after_speech(spoken, actions)
+            work = self._after_speech(spoken, self._left)
         else:
-            work = self._after_queued(actions)
+            work = self._after_queued(self._left)
         running = asyncio.get_running_loop().create_task(work, name="flows::post_actions")
         self._running.add(running)
         running.add_done_callback(self._running.discard)
@@ -195,18 +214,24 @@ class ActionManager:
         if self._spoken is not None:
             _settle(self._spoken, False)
         self._spoken = None
+        self._left = []
 
-    async def _after_queued(self, actions: Sequence[ActionConfig]) -> None:
+    def abandon(self) -> None:
+        """Drops all post-actions, also those under way."""
+        self.forget_deferred()
+        for running in self._running:
+            running.cancel()
+
+    async def _after_queued(self, left: list[ActionConfig]) -> None:
         try:
-            await self.run(actions, crossed=False)
+            await self.run(list(left), crossed=False, left=left)
         except _PipelineOverError:
             logger.debug("post-actions left out: the pipeline has ended")
         except Exception as error:  # noqa: BLE001 - nobody waits for this; it is reported
+            left.clear()
             await self._report("post-actions failed", error)
 
-    async def _after_speech(
-        self, spoken: asyncio.Future[bool], actions: Sequence[ActionConfig]
-    ) -> None:
+    async def _after_speech(self, spoken: asyncio.Future[bool], left: list[ActionConfig]) -> None:
         try:
             # What the pre-actions say is no answer yet.
             await self._cross()
@@ -219,7 +244,9 @@ class ActionManager:
             self._listening = True
         # As long as the user is silent; ends with the node or the pipeline.
         if await spoken:
-            await self._after_queued(actions)
+            if self._spoken is spoken:
+                self._spoken = None
+            await self._after_queued(left)
 
     async def _say(self, action: ActionConfig) -> None:
         if text := action.get("text"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from loguru import logger
 from antiphon.adapters.schemas.tools_schema import ToolsSchema
 from antiphon.flows._functions import FlowFunction, finish, read_functions
 from antiphon.flows._nodes import Node, read_node, require_actions
+from antiphon.flows._saved import UnsavedNodeError, restore_config, save_node
 from antiphon.flows._summary import summarize, summary_message
 from antiphon.flows.actions import ActionManager
 from antiphon.flows.exceptions import (
@@ -29,17 +31,18 @@ from antiphon.flows.types import (
     NodeConfig,
 )
 from antiphon.frames.frames import ErrorFrame, FunctionCallResultProperties
+from antiphon.pipeline.keeper import Restoring, SavedState, savable
 
 if TYPE_CHECKING:
     from antiphon.pipeline.task import PipelineTask
     from antiphon.services.llm_service import FunctionCallParams
     from antiphon.transports.base_transport import BaseTransport
 
-_Transition = Callable[[], Awaitable[None]]
+_Callback = Callable[[], Awaitable[None]]
 _ACKNOWLEDGED = {"status": "acknowledged"}
 
 
-class FlowManager:
+class FlowManager(SavedState):
     """Gives the model, node by node, what it is to do and what it may call.
 
     A function that the model calls may name the next node. It is entered once the results of all
@@ -101,10 +104,16 @@ class FlowManager:
         self._actions = ActionManager(task, self, self._report)
 
         self._initialized = False
-        self._current_node: str | None = None
-        self._functions: Mapping[str, FlowFunction] = {}
+        self._node: Node | None = None
         # Where the calls of the present answer lead, once they are all done.
-        self._pending: _Transition | None = None
+        self._pending: Node | _Callback | None = None
+        # The node that is being entered.
+        self._entering: Node | None = None
+        self._conversation_has_begun = False
+        # Saved forms of the last nodes.
+        self._saved: deque[tuple[Node, dict[str, Any]]] = deque(maxlen=2)
+        # Post-actions that were under way in another process, and whether they wait for speech.
+        self._left_post_actions: tuple[int, bool] = (0, False)
         try:
             self._global_functions = read_functions(global_functions or (), "global_functions")
             self._initial_node, self._nodes = self._read_flow(flow_config)
@@ -114,6 +123,7 @@ class FlowManager:
             raise FlowInitializationError(str(error)) from error
         self._static = flow_config is not None
         self._assistant.add_event_handler("on_function_calls_settled", self._calls_settled)
+        task.add_saved_state("flow", self)
 
     # -- for the program -----------------------------------------------------------------------
 
@@ -135,7 +145,7 @@ class FlowManager:
     @property
     def current_node(self) -> str | None:
         """Name of the node the conversation is in; None before the first."""
-        return self._current_node
+        return self._node.name if self._node is not None else None
 
     async def initialize(self, initial_node: NodeConfig | None = None) -> None:
         """Begins the conversation.
@@ -151,8 +161,11 @@ class FlowManager:
             raise FlowInitializationError(
                 "a static flow begins with its own initial_node: initialize() takes none"
             )
-        if self._current_node is not None:
-            logger.warning("the flow has begun already", node=self._current_node)
+        if self._initialized and self._task.is_resumed:
+            logger.debug("the flow goes on", node=self.current_node)
+            return
+        if self._node is not None:
+            logger.warning("the flow has begun already", node=self.current_node)
             return
         self._initialized = True
         try:
@@ -250,20 +263,30 @@ class FlowManager:
 
     async def _enter(self, node: Node) -> None:
         logger.debug("entering node", node=node.name)
-        self._actions.forget_deferred()
-        await self._actions.run(node.pre_actions)
+        self._entering = node
+        try:
+            self._task.state_changed()
+            self._actions.forget_deferred()
+            await self._actions.run(node.pre_actions)
+            self._register(node)
+            await self._update_context(node)
+            self._node = node
+            self._conversation_has_begun = True
+        finally:
+            self._entering = None
+        if node.respond_immediately:
+            await self._ask()
+        self._actions.schedule(node.post_actions, after_speech=not node.respond_immediately)
+        self._task.state_changed()
+
+    def _register(self, node: Node) -> None:
         for function in node.functions.values():
             self._llm.register_function(
                 function.name,
                 partial(self._call, function.name),
                 cancel_on_interruption=function.cancel_on_interruption,
+                idempotent=function.idempotent,
             )
-        await self._update_context(node)
-        self._functions = node.functions
-        self._current_node = node.name
-        if node.respond_immediately:
-            await self._ask()
-        self._actions.schedule(node.post_actions, after_speech=not node.respond_immediately)
 
     async def _update_context(self, node: Node) -> None:
         """Gives the model the node's messages and functions.
@@ -272,7 +295,7 @@ class FlowManager:
         """
         messages = [*node.role_messages, *node.task_messages]
         strategy = node.context_strategy or self._context_strategy
-        if self._current_node is None or strategy.strategy is ContextStrategy.RESET:
+        if not self._conversation_has_begun or strategy.strategy is ContextStrategy.RESET:
             self._user.set_messages(messages)
         elif strategy.strategy is ContextStrategy.APPEND:
             self._user.add_messages(messages)
@@ -305,23 +328,23 @@ class FlowManager:
 
     async def _call(self, name: str, params: FunctionCallParams) -> None:
         """Runs a function of the node for the model."""
-        function = self._functions.get(name)
-        transition: _Transition | None = None
+        function = self._node.functions.get(name) if self._node is not None else None
+        following: Node | _Callback | None = None
         try:
             if function is None:
                 raise InvalidFunctionError(
-                    f"function {name!r} is not available in node {self._current_node!r}"
+                    f"function {name!r} is not available in node {self.current_node!r}"
                 )
-            result, transition = await self._outcome(function, dict(params.arguments))
+            result, following = await self._outcome(function, dict(params.arguments))
         except Exception as error:  # noqa: BLE001 - the program's function; the model is told
             logger.opt(exception=error).error(
-                "function of a node failed", function_name=name, node=self._current_node
+                "function of a node failed", function_name=name, node=self.current_node
             )
             result = {"status": "error", "error": str(error)}
-        if transition is not None:
+        if following is not None:
             if self._pending is not None:
                 logger.warning("two functions name a next node: the last one is taken")
-            self._pending = transition
+            self._pending = following
         # The model is asked once the next node is entered.
         run_llm = None if self._pending is None else False
         await params.result_callback(
@@ -330,7 +353,7 @@ class FlowManager:
 
     async def _outcome(
         self, function: FlowFunction, args: dict[str, Any]
-    ) -> tuple[Any, _Transition | None]:
+    ) -> tuple[Any, Node | _Callback | None]:
         """A call's result, and where it leads.
 
         Raises:
@@ -355,7 +378,7 @@ class FlowManager:
         following = following or function.transition_to
         if following is None:
             return result, None
-        return result, partial(self._enter, self._find(following, function.name))
+        return result, self._find(following, function.name)
 
     def _find(self, following: Any, function_name: str) -> Node:
         if isinstance(following, Mapping):
@@ -375,16 +398,107 @@ class FlowManager:
         """Goes to the next node when no call is in progress any more."""
         if self._pending is None or self._assistant.has_function_calls_in_progress:
             return
-        transition, self._pending = self._pending, None
+        following, self._pending = self._pending, None
         try:
-            await transition()
+            await (self._enter(following) if isinstance(following, Node) else following())
         except Exception as error:  # noqa: BLE001 - nobody waits for this; it is reported
             await self._report("the next node cannot be entered", error)
             # The node stays as it is, and the bot shall not fall silent.
             await self._ask()
 
+    # -- in another process --------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """Where the flow stands, as plain data."""
+        following = self._pending or self._entering
+        state, lost = savable(self._state)
+        return {
+            "state": state,
+            "lost": lost,
+            "node": self._save(self._node),
+            "next": self._save(following if isinstance(following, Node) else None),
+            "callback": following is not None and not isinstance(following, Node),
+            "post_actions": list(self._actions.left),
+        }
+
+    def restore(self, saved: Any, restoring: Restoring) -> None:
+        """Takes over where the flow of another process stood.
+
+        What cannot be restored leaves the flow as if it had not begun: initialize() begins it then.
+        """
+        self._actions.abandon()
+        self._state.update(saved["state"])
+        for key in saved["lost"]:
+            restoring.problem(f"flow: state[{key!r}] could not be saved")
+        # Whatever follows, what was said before stays.
+        self._conversation_has_begun = saved["node"] is not None
+        try:
+            self._node = self._restored(saved["node"], restoring)
+            self._pending = self._restored(saved["next"], restoring)
+            if saved["callback"]:
+                raise UnsavedNodeError("a transition_callback was due")
+        except FlowError as error:
+            restoring.problem(f"flow: {error}")
+            # In its old node, if it is there, the model may take the step once more.
+            self._user.context.pending_answers.reopen()
+        self._initialized = self._node is not None or self._pending is not None
+        if self._pending is not None:
+            restoring.asked.append(self._user.context)
+        if self._node is not None:
+            self._register(self._node)
+            left, after_speech = saved["post_actions"]
+            self._left_post_actions = left, after_speech
+            if left and self._node.post_actions[-1]["type"] == "end_conversation":
+                restoring.ends = True
+
+    async def go_on(self) -> None:
+        """Enters the node that was to be entered, or goes on with post-actions."""
+        (left, after_speech), self._left_post_actions = self._left_post_actions, (0, False)
+        if self._pending is not None:
+            await self._calls_settled(None)
+        elif self._node is not None and left:
+            actions = self._node.post_actions[-left:]
+            self._actions.schedule(actions, after_speech=after_speech)
+
+    def _save(self, node: Node | None) -> dict[str, Any] | None:
+        if node is None:
+            return None
+        if self._nodes.get(node.name) is node:
+            return {"name": node.name}
+        for known, plain in self._saved:
+            if known is node:
+                return plain
+        plain = {"name": node.name}
+        try:
+            plain["config"] = save_node(node)
+        except UnsavedNodeError as error:
+            logger.warning("a node cannot be saved", node=node.name, error=str(error))
+            plain["error"] = str(error)
+        self._saved.append((node, plain))
+        return plain
+
+    def _restored(self, saved: Any, restoring: Restoring) -> Node | None:
+        """A saved node.
+
+        Raises:
+            FlowError: It cannot be entered any more.
+        """
+        if saved is None:
+            return None
+        name = saved["name"]
+        try:
+            if "error" in saved:
+                raise UnsavedNodeError(saved["error"])
+            if "config" in saved:
+                return self._following(restore_config(saved["config"], restoring.function), name)
+            if name not in self._nodes:
+                raise UnsavedNodeError("the flow has no such node")
+        except FlowError as error:
+            raise UnsavedNodeError(f"node {name!r} is lost: {error}") from error
+        return self._nodes[name]
+
     async def _report(self, what: str, error: Exception) -> None:
-        logger.opt(exception=error).error(what, node=self._current_node)
+        logger.opt(exception=error).error(what, node=self.current_node)
         await self._assistant.push_error(ErrorFrame(error=f"flow: {what}: {error}"))
 
 

@@ -59,17 +59,22 @@ class FlowsDirectFunction(Protocol):
 
 _Direct = TypeVar("_Direct", bound=Callable[..., Any])
 _CANCEL_ON_INTERRUPTION = "_antiphon_cancel_on_interruption"
+_IDEMPOTENT = "_antiphon_idempotent"
 
 
-def flows_direct_function(*, cancel_on_interruption: bool = True) -> Callable[[_Direct], _Direct]:
+def flows_direct_function(
+    *, cancel_on_interruption: bool = True, idempotent: bool = False
+) -> Callable[[_Direct], _Direct]:
     """Says of a direct function how it is to be run; a decorator.
 
     Args:
         cancel_on_interruption: Whether an interruption by the user cancels a running call.
+        idempotent: Whether a call that was in progress when its process died is run again.
     """
 
     def decorate(function: _Direct) -> _Direct:
         setattr(function, _CANCEL_ON_INTERRUPTION, cancel_on_interruption)
+        setattr(function, _IDEMPOTENT, idempotent)
         return function
 
     return decorate
@@ -100,6 +105,11 @@ class FlowsDirectFunctionWrapper(BaseDirectFunctionWrapper):
         """Whether an interruption by the user cancels a running call."""
         return bool(getattr(self.function, _CANCEL_ON_INTERRUPTION, True))
 
+    @property
+    def idempotent(self) -> bool:
+        """Whether a call that was in progress when its process died is run again."""
+        return bool(getattr(self.function, _IDEMPOTENT, False))
+
     async def invoke(self, args: Mapping[str, Any], flow_manager: FlowManager) -> Any:
         """Calls the function with the model's arguments."""
         return await self.function(flow_manager=flow_manager, **args)
@@ -119,6 +129,7 @@ class FlowsFunctionSchema:
         transition_callback: Deprecated: awaited with the arguments, the result and the flow manager
             to set the next node. Return the node instead.
         cancel_on_interruption: Whether an interruption by the user cancels a running call.
+        idempotent: Whether a call that was in progress when its process died is run again.
 
     Raises:
         ValueError: It has two ways to the next node.
@@ -132,6 +143,7 @@ class FlowsFunctionSchema:
     transition_to: str | None = None
     transition_callback: Callable[..., Any] | None = None
     cancel_on_interruption: bool = True
+    idempotent: bool = False
 
     def __post_init__(self) -> None:
         if self.transition_to and self.transition_callback:

@@ -87,6 +87,9 @@ class Frame:
 
     #: Whether a frame that still waits in a queue outlives an interruption.
     survives_interruption: ClassVar[bool] = False
+    #: Whether it changes how a processor works from then on. One that takes the place of another,
+    #: which was lost with its process, is given such frames too.
+    is_setting: ClassVar[bool] = False
 
     _counter: ClassVar[count[int]] = _ids.counter_for("Frame")
     #: How the codec writes this class; made at first use (see `_plan`).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from antiphon.frames._base import ControlFrame
 
@@ -21,6 +21,8 @@ class ServiceUpdateSettingsFrame(ControlFrame):
     """
 
     settings: Mapping[str, Any]
+
+    is_setting: ClassVar[bool] = True
 
     def __init__(self, settings: Mapping[str, Any] | None = None, **values: Any) -> None:
         """Takes the settings.

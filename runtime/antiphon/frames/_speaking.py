@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from antiphon.frames._base import ControlFrame, SystemFrame
 
@@ -96,6 +96,8 @@ class STTMuteFrame(SystemFrame):
     """
 
     mute: bool
+
+    is_setting: ClassVar[bool] = True
 
 
 @dataclass

@@ -98,3 +98,20 @@ class StallMetricsData(MetricsData):
 
     value: float
     task: str = ""
+
+
+@register_type
+class ServiceSwitchMetricsData(MetricsData):
+    """A fallback chain has changed the service that answers.
+
+    ``processor`` is the chain, ``model`` the model of the service that answers from now on.
+
+    Attributes:
+        from_name: Name of the service that has answered so far.
+        to_name: Name of the one that answers from now on.
+        reason: Why, for people.
+    """
+
+    from_name: str
+    to_name: str
+    reason: str

@@ -18,7 +18,7 @@ class SessionReport:
 
     Attributes:
         conversation_id: Its name, if it has one.
-        duration_secs: From the start of the pipeline to the last frame.
+        duration_secs: From the start of the conversation to the last frame.
         turns: Its turns.
         errors: What went wrong.
     """
@@ -31,9 +31,10 @@ class SessionReport:
     @classmethod
     def of(cls, observer: TurnRecordObserver, conversation_id: str | None = None) -> SessionReport:
         """The report of what an observer has seen so far."""
-        return cls(
-            conversation_id, observer.last_secs, list(observer.records), list(observer.errors)
-        )
+        turns = list(observer.records)
+        # Negative where the conversation goes on from another process.
+        began_secs = min(0.0, turns[0].started_secs) if turns else 0.0
+        return cls(conversation_id, observer.last_secs - began_secs, turns, list(observer.errors))
 
     @property
     def transcript(self) -> list[dict[str, Any]]:

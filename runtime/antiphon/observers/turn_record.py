@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 STAGES = ("end_of_turn", "transcription", "aggregation", "llm", "tts", "output")
@@ -14,7 +14,8 @@ STAGES = ("end_of_turn", "transcription", "aggregation", "llm", "tts", "output")
 class TurnRecord:
     """One turn: the user speaks, the bot answers.
 
-    Times are seconds on the pipeline's clock, None for what has not happened.
+    Times are seconds on the pipeline's clock, None for what has not happened. They are negative for
+    what was before the start of the pipeline, in another process, from which it goes on.
 
     Attributes:
         number: Number of the turn, from 1.
@@ -93,6 +94,15 @@ class TurnRecord:
                 found[stage] = max(0.0, secs - reached)
                 reached = max(reached, secs)
         return found
+
+    def shifted(self, by_secs: float) -> TurnRecord:
+        """The record on a clock that reads less by so many seconds."""
+        times = {
+            each.name: secs - by_secs
+            for each in fields(self)
+            if each.name.endswith("_secs") and (secs := getattr(self, each.name)) is not None
+        }
+        return replace(self, **times)
 
     def to_plain(self, *, include_text: bool = True) -> dict[str, Any]:
         """The record as plain data.

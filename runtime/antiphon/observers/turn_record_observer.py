@@ -119,7 +119,8 @@ class TurnRecordObserver(TurnTrackingObserver):
 
     async def _start_turn(self, now_ns: int) -> None:
         await super()._start_turn(now_ns)
-        self.records.append(TurnRecord(self._turn_count, now_ns / 1e9))
+        if self._open is None or self._open.number != self._turn_count:  # else it is resumed
+            self.records.append(TurnRecord(self._turn_count, now_ns / 1e9))
 
     async def _end_turn(self, now_ns: int, *, was_interrupted: bool) -> None:
         record = self.records[-1] if self._is_turn_active and self.records else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from loguru import logger
@@ -21,6 +22,21 @@ from antiphon.utils.checks import check_number
 
 _NANOSECONDS = 1_000_000_000
 _STARTS_KEPT = 64
+
+
+@dataclass(frozen=True)
+class TurnState:
+    """Where a conversation stands.
+
+    Attributes:
+        number: Number of the present turn, or of the last one.
+        is_open: Whether it goes on.
+        has_bot_spoken: Whether the bot has begun to answer in it.
+    """
+
+    number: int
+    is_open: bool
+    has_bot_spoken: bool
 
 
 class TurnTrackingObserver(BaseObserver):
@@ -67,6 +83,7 @@ class TurnTrackingObserver(BaseObserver):
         self._max_frames = max_frames
 
         self._turn_count = 0
+        self._resumed: TurnState | None = None
         self._is_turn_active = False
         self._is_bot_speaking = False
         self._has_bot_spoken = False
@@ -76,6 +93,16 @@ class TurnTrackingObserver(BaseObserver):
 
         self._register_event_handler("on_turn_started")
         self._register_event_handler("on_turn_ended")
+
+    @property
+    def state(self) -> TurnState:
+        """Where the conversation stands."""
+        return TurnState(self._turn_count, self._is_turn_active, self._has_bot_spoken)
+
+    def resume(self, state: TurnState) -> None:
+        """Goes on from where another observer of the same conversation stood; before the start."""
+        self._turn_count = state.number - state.is_open
+        self._resumed = state
 
     def turn_started_at(self, turn_number: int) -> int | None:
         """When one of the last turns began, nanoseconds on the pipeline's clock.
@@ -98,8 +125,7 @@ class TurnTrackingObserver(BaseObserver):
             return
         match frame:
             case StartFrame():
-                if self._turn_count == 0:
-                    await self._start_turn(data.timestamp)
+                await self._pipeline_started(data.timestamp)
             case UserStartedSpeakingFrame():
                 await self._user_started_speaking(data.timestamp)
             case BotStartedSpeakingFrame():
@@ -113,6 +139,17 @@ class TurnTrackingObserver(BaseObserver):
             case EndFrame() | CancelFrame():
                 self._stop_waiting_for_silence()
                 await self._end_turn(data.timestamp, was_interrupted=True)
+
+    async def _pipeline_started(self, now_ns: int) -> None:
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            if self._turn_count == 0:
+                await self._start_turn(now_ns)
+        elif resumed.is_open:
+            await self._start_turn(now_ns)
+            if resumed.has_bot_spoken:
+                self._has_bot_spoken = True
+                self._wait_for_silence(now_ns)
 
     async def _user_started_speaking(self, now_ns: int) -> None:
         if self._is_turn_active and not self._has_bot_spoken:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from antiphon.frames.frames import ErrorFrame
+from antiphon.frames.frames import ErrorFrame, StartFrame
 from antiphon.pipeline.base_pipeline import BasePipeline
 from antiphon.processors.frame_processor import FrameProcessorSetup
 
@@ -21,11 +21,15 @@ class Execution:
         pipeline: The whole pipeline, the task's own source and sink included.
         setup: What every processor gets.
         fail: Reports an error of the execution itself; a fatal one ends the session.
+        start_frame: The StartFrame that was pushed; None as long as none was.
+        has_started: Whether it has gone through the whole pipeline.
     """
 
     pipeline: BasePipeline
     setup: FrameProcessorSetup
     fail: Callable[[ErrorFrame], None]
+    start_frame: Callable[[], StartFrame | None] = lambda: None
+    has_started: Callable[[], bool] = lambda: False
 
 
 class Executor(ABC):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from loguru import logger
-from pydantic import BaseModel, ConfigDict, Field
 
-from antiphon.audio.interruptions.base_interruption_strategy import BaseInterruptionStrategy
 from antiphon.clocks.base_clock import BaseClock
 from antiphon.clocks.system_clock import SystemClock
 from antiphon.frames.frames import (
@@ -41,6 +39,7 @@ from antiphon.observers.turn_record_observer import TurnRecordObserver
 from antiphon.pipeline.base_pipeline import BasePipeline, walk
 from antiphon.pipeline.base_task import BasePipelineTask, PipelineTaskParams
 from antiphon.pipeline.executor import Execution, Executor, new_executor
+from antiphon.pipeline.keeper import Keeper, SavedState, current_keeper
 from antiphon.pipeline.monitors import (
     HEARTBEAT_MONITOR_SECONDS,
     HEARTBEAT_SECONDS,
@@ -49,6 +48,7 @@ from antiphon.pipeline.monitors import (
     StallObserver,
     report_watchdog,
 )
+from antiphon.pipeline.params import PipelineParams
 from antiphon.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
@@ -78,40 +78,6 @@ CLEANUP_DEADLINE_SECS = 20.0
 _ERRORS_KEPT = 100
 
 
-class PipelineParams(BaseModel):
-    """How a pipeline runs.
-
-    Attributes:
-        allow_interruptions: Whether the user may interrupt the bot.
-        audio_in_sample_rate: Sample rate of input audio, Hz.
-        audio_out_sample_rate: Sample rate of output audio, Hz.
-        enable_heartbeats: Whether heartbeats watch over the flow of frames.
-        enable_metrics: Whether processors report timings.
-        enable_usage_metrics: Whether processors report usage.
-        heartbeats_period_secs: Seconds between two heartbeats.
-        interruption_strategies: What decides whether user speech interrupts the bot.
-        observers: Observers of the task (give them to the task instead).
-        report_only_initial_ttfb: Whether only the first time to first byte is reported.
-        send_initial_empty_metrics: Whether a frame of zero metrics begins the session.
-        start_metadata: Becomes the StartFrame's metadata.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    allow_interruptions: bool = True
-    audio_in_sample_rate: int = Field(default=16000, gt=0)
-    audio_out_sample_rate: int = Field(default=24000, gt=0)
-    enable_heartbeats: bool = False
-    enable_metrics: bool = False
-    enable_usage_metrics: bool = False
-    heartbeats_period_secs: float = Field(default=HEARTBEAT_SECONDS, gt=0)
-    interruption_strategies: list[BaseInterruptionStrategy] = Field(default_factory=list)
-    observers: list[BaseObserver] = Field(default_factory=list)
-    report_only_initial_ttfb: bool = False
-    send_initial_empty_metrics: bool = True
-    start_metadata: dict[str, Any] = Field(default_factory=dict)
-
-
 class PipelineTask(BasePipelineTask):
     """Runs one pipeline from its StartFrame to its end.
 
@@ -120,8 +86,9 @@ class PipelineTask(BasePipelineTask):
     ``on_pipeline_cancelled(frame)`` when that frame has crossed the pipeline;
     ``on_frame_reached_upstream(frame)`` and ``on_frame_reached_downstream(frame)`` for the types
     given to the ``set_reached_*_filter`` methods; ``on_idle_timeout()``;
-    ``on_stall(processor, secs)`` with the name of the processor at which a heartbeat has waited, or
-    one of whose tasks has not reset its watchdog, for so long.
+    ``on_pipeline_resumed(frame)`` after ``on_pipeline_started`` if the conversation goes on from
+    another process; ``on_stall(processor, secs)`` with the name of the processor at which a
+    heartbeat has waited, or one of whose tasks has not reset its watchdog, for so long.
     """
 
     def __init__(
@@ -234,7 +201,14 @@ class PipelineTask(BasePipelineTask):
         self._push_queue: asyncio.Queue[Frame] = asyncio.Queue()
         self._drive_task: asyncio.Task[None] | None = None
         self._cancel_task: asyncio.Task[None] | None = None
+        self._keeper: Keeper | None = None
+        self._resumed = False
+        self._going_on: asyncio.Task[None] | None = None
+        self._saved_states: dict[str, SavedState] = {}
         self._flowing = False
+        self._pushed_start: StartFrame | None = None
+        self._start_arrived = False
+        self._ending = False
         self._finished = False
         self._end_reached: dict[int, asyncio.Event] = {}
         self._reported: set[int] = set()
@@ -251,6 +225,7 @@ class PipelineTask(BasePipelineTask):
             "on_idle_timeout",
             "on_stall",
             "on_pipeline_started",
+            "on_pipeline_resumed",
             "on_pipeline_stopped",
             "on_pipeline_ended",
             "on_pipeline_cancelled",
@@ -292,6 +267,21 @@ class PipelineTask(BasePipelineTask):
         """The last errors that reached the beginning of the pipeline."""
         return list(self._errors)
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the conversation goes on from another process."""
+        return self._resumed
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether an EndFrame has been queued."""
+        return self._ending
+
+    @property
+    def saved_states(self) -> Mapping[str, SavedState]:
+        """What was registered with add_saved_state(), by kind and number, such as ``flow.1``."""
+        return self._saved_states
+
     def has_finished(self) -> bool:
         """Whether run() is over."""
         return self._finished
@@ -325,6 +315,42 @@ class PipelineTask(BasePipelineTask):
         """
         self._sink_watchers.append((types, callback))
 
+    def add_saved_state(self, kind: str, state: SavedState) -> None:
+        """Registers something that has to survive the bot's process, where sessions are kept.
+
+        What was saved is given back to the state of the same kind and number, so a bot registers
+        its states in the same order each time.
+
+        Args:
+            kind: What it is.
+            state: Is saved, and restored when the task is resumed.
+        """
+        number = sum(name.rpartition(".")[0] == kind for name in self._saved_states) + 1
+        name = f"{kind}.{number}"
+        self._saved_states[name] = state
+        if self._keeper is not None:
+            self._keeper.state_added(self, name, state)
+
+    def state_changed(self) -> None:
+        """Says that something registered with add_saved_state() has changed."""
+        if self._keeper is not None:
+            self._keeper.changed()
+
+    def forget_queued(self, wanted: Callable[[Frame], bool]) -> int:
+        """Drops what is queued and not wanted.
+
+        Args:
+            wanted: Whether a frame stays.
+
+        Returns:
+            How many frames were dropped.
+        """
+        queued = [self._push_queue.get_nowait() for _ in range(self._push_queue.qsize())]
+        kept = [frame for frame in queued if wanted(frame)]
+        for frame in kept:
+            self._push_queue.put_nowait(frame)
+        return len(queued) - len(kept)
+
     async def queue_frame(self, frame: Frame) -> None:
         """Queues a frame at the beginning of the pipeline; also before run().
 
@@ -333,6 +359,9 @@ class PipelineTask(BasePipelineTask):
         """
         check_instance("queue_frame(frame)", frame, Frame)
         await self._push_queue.put(frame)
+        if isinstance(frame, EndFrame):
+            self._ending = True
+            self.state_changed()
 
     async def queue_frames(self, frames: Iterable[Frame] | AsyncIterable[Frame]) -> None:
         """Queues frames at the beginning of the pipeline; also before run()."""
@@ -401,6 +430,9 @@ class PipelineTask(BasePipelineTask):
 
     async def _drive(self) -> None:
         """Starts the pipeline and pushes what is queued until a frame ends it."""
+        self._keeper = current_keeper()
+        if self._keeper is not None:
+            self._resumed = await self._keeper.begin(self)
         if self._turn_trace_observer is not None:
             # Inherited by the tasks of observers and processors, which are all started from here.
             trace_state.adopt(trace_state.TraceState(report=self._turn_trace_observer.report_span))
@@ -417,11 +449,14 @@ class PipelineTask(BasePipelineTask):
                     watchdog_timers_enabled=self._enable_watchdog_timers,
                 ),
                 fail=self._note_error,
+                start_frame=lambda: self._pushed_start,
+                has_started=lambda: self._start_arrived,
             )
         )
         self._idle.start(asyncio.get_running_loop())
         self._flowing = True
-        await self._source.queue_frame(self._start_frame())
+        self._pushed_start = self._start_frame()
+        await self._source.queue_frame(self._pushed_start)
         if self._params.enable_metrics and self._params.send_initial_empty_metrics:
             await self._source.queue_frame(self._initial_metrics_frame())
         while True:
@@ -471,6 +506,8 @@ class PipelineTask(BasePipelineTask):
         if not drive.done():
             drive.cancel()
             await asyncio.wait({drive}, timeout=self._cancel_timeout_secs)
+        if self._going_on is not None:
+            await self._task_manager.cancel_task(self._going_on, self._cancel_timeout_secs)
         self._idle.stop()
         if self._heartbeats is not None:
             self._heartbeats.stop()
@@ -564,7 +601,13 @@ class PipelineTask(BasePipelineTask):
             if isinstance(frame, types):
                 callback(frame)
         if isinstance(frame, StartFrame):
+            self._start_arrived = True
             await self._call_event_handler("on_pipeline_started", frame)
+            if self._keeper is not None and self._resumed:
+                await self._call_event_handler("on_pipeline_resumed", frame)
+                self._going_on = self._task_manager.create_task(
+                    self._keeper.started(self), f"{self}::going_on"
+                )
             self._start_heartbeats()
         elif isinstance(frame, HeartbeatFrame) and self._heartbeats is not None:
             self._heartbeats.arrived(frame)

@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import traceback
 from abc import ABCMeta
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -43,6 +43,7 @@ from antiphon.processors.relay import (
     relayed,
 )
 from antiphon.processors.statistics import ProcessorStatistics
+from antiphon.utils.asyncio.receipts import Hold, context_of_work, current_receipt
 from antiphon.utils.asyncio.task_manager import BaseTaskManager
 from antiphon.utils.base_object import BaseObject
 
@@ -122,6 +123,10 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
     _relay: Relay | None = None
     _recording: bool = False
     _built_state: dict[str, Any] | None = None
+    # Set where the processor may have a successor: told of a changed state.
+    _state_listener: Callable[[], None] | None = None
+    # Set while it does again what its predecessor had begun: gives what of a frame is new.
+    _pushed_before: Callable[[Frame, FrameDirection], Frame | None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keeps overrides of relayed methods relayed."""
@@ -310,6 +315,8 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         """
         if self._task_manager is None:
             coroutine.close()
+        if context is None:
+            context = context_of_work()
         # Task managers of others need not know of contexts.
         more: dict[str, Any] = {} if context is None else {"context": context}
         return self.task_manager.create_task(
@@ -333,6 +340,54 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
         """Tells the watchdog of the running task that it is alive."""
         if self._task_manager is not None:
             self._task_manager.task_reset_watchdog()
+
+    # -- loss and succession -------------------------------------------------------------------
+
+    # A processor may be lost with its process. Another one like it is then built in its place, is
+    # started, gets the settings that came meanwhile, and is given again the frames that were not
+    # answered. What those made the lost one push already is not pushed again.
+
+    def hold_frame(self) -> Hold:
+        """Keeps the frame in progress from counting as answered when ``process_frame`` returns.
+
+        For a processor that collects frames, or answers them later: what it holds is given again to
+        its successor, should it be lost. ``release()`` what is answered or dropped. Where it cannot be
+        lost alone, this does nothing.
+        """
+        return Hold()
+
+    async def until_safe(self) -> None:
+        """Waits until the frame in progress will not be given to a successor, whatever happens.
+
+        To be awaited in a task that the processing of the frame has begun, before what must not
+        happen twice: within ``process_frame`` itself it would wait for ever. In one process it
+        returns at once.
+        """
+        receipt = current_receipt()
+        if receipt is not None:
+            await receipt.safe()
+
+    def snapshot(self) -> Mapping[str, Any] | None:
+        """What a successor has to know of the frames that are answered; None: nothing.
+
+        Asked between two frames, when nothing is held, and after ``state_changed()``. To be quick.
+
+        Returns:
+            Plain data (what MessagePack can express), with the number of its form as ``version``.
+        """
+        return None
+
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over what its predecessor knew; after the StartFrame and before any other frame.
+
+        Args:
+            state: What ``snapshot()`` has returned, perhaps that of an earlier version of the class.
+        """
+
+    def state_changed(self) -> None:
+        """Says that ``snapshot()`` would return something new although no frame was processed."""
+        if self._state_listener is not None:
+            self._state_listener()
 
     # -- events --------------------------------------------------------------------------------
 
@@ -486,6 +541,11 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
             destination = self._prev
         if destination is None:
             return
+        if self._pushed_before is not None:
+            rest = self._pushed_before(frame, direction)
+            if rest is None:
+                return
+            frame = rest
         self.statistics.frames_out += 1
         observer = self._observer
         if observer is not None and observer.watching:

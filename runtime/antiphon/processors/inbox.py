@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loguru import logger
 
 from antiphon.frames.frames import Frame, InputAudioRawFrame, SystemFrame
-from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, Receipt, foreign
+from antiphon.processors.lane import NOT_BEGUN, FrameCallback, Handoff, Item, Lane, foreign
 from antiphon.processors.statistics import ProcessorStatistics
 from antiphon.utils.asyncio.current_task import DONE
+from antiphon.utils.asyncio.receipts import Receipt
 
 if TYPE_CHECKING:
     from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
@@ -145,6 +146,7 @@ class LocalInbox:
         # Until the step is over, what arrives is queued: an interruption, say, must find the frame
         # in progress in its task.
         self._stepping = True
+        lane.doing.receipt = receipt
         try:
             waits_for = lane.stepper.step(coroutine)  # type: ignore[union-attr]
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - an ErrorFrame
@@ -155,6 +157,7 @@ class LocalInbox:
             if waits_for is not DONE:
                 self._hand_over(lane, Handoff(coroutine, waits_for, frame, direction, receipt))
             elif receipt is not None:
+                lane.doing.receipt = None
                 receipt.done()
         finally:
             self._stepping = False

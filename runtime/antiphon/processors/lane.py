@@ -11,10 +11,11 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from antiphon.frames.frames import Frame
 from antiphon.utils.asyncio.current_task import Stepper
+from antiphon.utils.asyncio.receipts import Receipt, Work, in_progress
 from antiphon.utils.asyncio.task_manager import TaskManager
 
 if TYPE_CHECKING:
@@ -24,13 +25,6 @@ FrameCallback = Callable[["FrameProcessor", Frame, "FrameDirection"], Awaitable[
 
 CANCEL_DEADLINE_SECS = 2.0
 """How long a frame in progress may resist its cancellation before it is given up."""
-
-
-class Receipt(Protocol):
-    """Whoever gave a frame wants to know when it is through."""
-
-    def done(self) -> None:
-        """The frame was processed or dropped."""
 
 
 class Item(NamedTuple):
@@ -113,12 +107,15 @@ class _CarryOn:
 class Lane:
     """One of the two lanes: what is in progress in it, and its task."""
 
-    __slots__ = ("current", "handoff", "owner", "stepper", "task", "wake")
+    __slots__ = ("current", "doing", "handoff", "owner", "stepper", "task", "wake")
 
     def __init__(self, owner: FrameProcessor) -> None:
         self.owner = owner
         self.wake = asyncio.Event()
         self.current: Frame | None = None
+        # Has the receipt of the frame in progress, also while a step runs that does not suspend.
+        # Contexts refer to it, which may live longer than this lane.
+        self.doing = Work(None)
         self.handoff: Handoff | None = None
         # Runs steps as the task; None while there is no task to take one over.
         self.stepper: Stepper | None = None
@@ -129,6 +126,8 @@ class Lane:
         manager = self.owner.task_manager
         # Steps need the task's context, so that a frame has one from beginning to end.
         context = contextvars.copy_context() if isinstance(manager, TaskManager) else None
+        if context is not None:
+            context.run(in_progress.set, self.doing)
         self.task = self.owner.create_task(body, name, context=context)
         if context is not None:
             self.stepper = Stepper(context, self.owner.get_event_loop(), self.task)
@@ -143,7 +142,7 @@ class Lane:
         if self.handoff is not None:  # the task was cancelled before it came to it
             rest = self.owner.create_task(self.carry_on(cancelled=True), "cancelled frame")
             await self.owner.wait_for_task(rest, CANCEL_DEADLINE_SECS)
-        self.current = None
+        self.current = self.doing.receipt = None
 
     @property
     def given_up(self) -> bool:
@@ -192,6 +191,7 @@ class Lane:
         owner = self.owner
         owner.statistics.hop.record(time.monotonic_ns() - item.sent_ns)
         self.current = item.frame
+        self.doing.receipt = item.receipt
         try:
             await owner.process_frame(item.frame, item.direction)
             if item.callback is not None:
@@ -211,7 +211,7 @@ class Lane:
         if receipt is not None:
             receipt.done()
         if not self.given_up:
-            self.current = None
+            self.current = self.doing.receipt = None
 
 
 def _is_cancelled() -> bool:

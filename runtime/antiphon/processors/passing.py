@@ -15,6 +15,11 @@ class SyncFrame(ControlFrame):
     """
 
 
+@dataclass
+class UrgentSyncFrame(SystemFrame):
+    """Follows a system frame through a processor, as a SyncFrame follows the others."""
+
+
 _ALWAYS = (SystemFrame, EndFrame, StopFrame, SyncFrame)
 
 

@@ -18,6 +18,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 _MARK = "__antiphon_relayed__"
 
+_LASTING = "__antiphon_lasting__"
+
 _REACHABLE = "__antiphon_reachable__"
 
 
@@ -52,6 +54,21 @@ class Blueprint:
 def is_relayed(method: object) -> bool:
     """Whether a function was marked with ``@relayed``."""
     return getattr(method, _MARK, False) is True
+
+
+def is_lasting(method: object) -> bool:
+    """Whether a relayed async method was marked with ``@lasting``."""
+    return getattr(method, _LASTING, False) is True
+
+
+def lasting(method: Method) -> Method:
+    """Marks a relayed async method, above ``@relayed``, that changes a setting of its processor.
+
+    It is repeated on a processor that takes the place of one that was lost. Plain relayed methods
+    always are.
+    """
+    setattr(method, _LASTING, True)
+    return method
 
 
 def reachable(method: Method) -> Method:
@@ -141,5 +158,8 @@ def mark_overrides(cls: type) -> None:
             inherited = vars(base).get(name)
             if is_relayed(inherited):
                 mark = reachable if hasattr(inherited, _REACHABLE) else relayed
-                setattr(cls, name, mark(method))
+                marked = mark(method)
+                if is_lasting(inherited):
+                    lasting(marked)
+                setattr(cls, name, marked)
                 break

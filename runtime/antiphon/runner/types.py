@@ -6,7 +6,10 @@ One class for each kind of transport, so that a bot can tell them apart with ``i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from antiphon.runner.checkpoint import SessionCheckpoint
 
 
 @dataclass
@@ -19,6 +22,8 @@ class RunnerArguments:
         pipeline_idle_timeout_secs: Idle timeout the operator wishes; None for the bot's own.
         body: Data of the request that started the session.
         session_id: Name of the session.
+        resume: What the session goes on from, if its first process has died; None otherwise. It is
+            restored by itself when the bot's task starts; a bot may change it before.
     """
 
     handle_sigint: bool = field(init=False, default=False, kw_only=True)
@@ -26,6 +31,7 @@ class RunnerArguments:
     pipeline_idle_timeout_secs: float | None = field(init=False, default=None, kw_only=True)
     body: dict[str, Any] = field(default_factory=dict, kw_only=True)
     session_id: str = field(default="", kw_only=True)
+    resume: SessionCheckpoint | None = field(default=None, kw_only=True)
 
 
 @dataclass

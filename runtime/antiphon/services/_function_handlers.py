@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from antiphon.services.llm_service import FunctionCallParams
+    from antiphon.services._function_calls import FunctionCallParams
 
 _OLD_FORM_ARGUMENTS = 6
 

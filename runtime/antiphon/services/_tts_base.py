@@ -31,7 +31,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.heard_text import begin_text
-from antiphon.processors.relay import relayed
+from antiphon.processors.relay import lasting, relayed
 from antiphon.services.ai_service import AIService
 from antiphon.transcriptions.language import Language
 from antiphon.utils.text.base_text_aggregator import BaseTextAggregator
@@ -140,6 +140,7 @@ class TTSService(AIService):
         """How many bytes of audio to read at once: half a second."""
         return int(self.sample_rate * _CHUNK_SECS * _SAMPLE_BYTES)
 
+    @lasting
     @relayed
     async def set_model(self, model: str) -> None:
         """Sets the model to speak with."""
@@ -150,6 +151,7 @@ class TTSService(AIService):
         """Sets the voice to speak with, from the next sentence on."""
         self._voice_id = voice
 
+    @lasting
     @relayed
     async def set_language(self, language: Language) -> None:
         """Sets the language to speak, from the next sentence on."""
@@ -171,6 +173,7 @@ class TTSService(AIService):
         """Translates a language into the service's code; None if the service does not speak it."""
         return Language(language)
 
+    @lasting
     @relayed
     async def update_setting(self, key: str, value: Any) -> None:
         """Changes one setting of the service."""

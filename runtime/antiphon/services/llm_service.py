@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-
-from loguru import logger
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from antiphon.adapters.base_llm_adapter import BaseLLMAdapter
 from antiphon.adapters.schemas.direct_function import DirectFunctionWrapper
 from antiphon.adapters.services.open_ai_adapter import OpenAILLMAdapter
 from antiphon.errors import ConfigError
-from antiphon.frames.codec import register_type
 from antiphon.frames.frames import (
     CancelFrame,
-    ErrorFrame,
     Frame,
-    FunctionCallCancelFrame,
     FunctionCallFromLLM,
-    FunctionCallInProgressFrame,
-    FunctionCallResultFrame,
     FunctionCallResultProperties,
-    FunctionCallsStartedFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMMessagesFrame,
@@ -40,6 +30,16 @@ from antiphon.processors.aggregators.openai_llm_context import (
 )
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
+from antiphon.services._function_calls import (
+    FunctionCallHandler,
+    FunctionCallParams,
+    FunctionCallRegistryItem,
+    FunctionCallResultCallback,
+    FunctionCallRunnerItem,
+    FunctionCalls,
+    ResultCallback,
+    StartCallback,
+)
 from antiphon.services._function_handlers import adapt_handler, adapt_start_callback
 from antiphon.services.ai_service import AIService
 from antiphon.utils.tracing.service_decorators import describe_llm, service_span, traces_itself
@@ -50,87 +50,15 @@ if TYPE_CHECKING:
         LLMUserAggregatorParams,
     )
 
-_CANCEL_DEADLINE_SECS = 2.0
-"""How long a function handler may resist its cancellation before it is left alone."""
-
-
-class FunctionCallResultCallback(Protocol):
-    """What a handler calls with its result."""
-
-    async def __call__(
-        self, result: Any, *, properties: FunctionCallResultProperties | None = None
-    ) -> None:
-        """Puts the result into the conversation.
-
-        Args:
-            result: Anything JSON can express; nothing (None, empty) ends the call without an
-                answer by the model.
-            properties: Whether the model answers, and what to call afterwards.
-        """
-
-
-@register_type
-@dataclass
-class FunctionCallParams:
-    """What a function handler gets.
-
-    Attributes:
-        function_name: Name the model called.
-        tool_call_id: Id of this call.
-        arguments: What the model gave.
-        llm: The service that runs the call.
-        context: The conversation: the bot's own object.
-        result_callback: Takes the result.
-    """
-
-    function_name: str
-    tool_call_id: str
-    arguments: Mapping[str, Any]
-    llm: LLMService
-    context: OpenAILLMContext
-    result_callback: FunctionCallResultCallback
-
-
-FunctionCallHandler = Callable[[FunctionCallParams], Awaitable[None]]
-"""A function handler; it reports through ``params.result_callback``."""
-
-StartCallback = Callable[[str, "LLMService", "OpenAILLMContext"], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class FunctionCallRegistryItem:
-    """A registered function.
-
-    Attributes:
-        function_name: Name the model uses; None stands for every name not registered itself.
-        handler: Its handler, whatever form it was given in.
-        cancel_on_interruption: Whether an interruption by the user cancels a running call.
-    """
-
-    function_name: str | None
-    handler: FunctionCallHandler
-    cancel_on_interruption: bool
-
-
-@dataclass(frozen=True)
-class FunctionCallRunnerItem:
-    """A call to be run.
-
-    Attributes:
-        registry_item: The function's registration when the model called it.
-        function_name: Name the model called.
-        tool_call_id: Id of this call.
-        arguments: What the model gave.
-        context: The conversation.
-        run_llm: Whether the model answers the result; None leaves it to the aggregator.
-    """
-
-    registry_item: FunctionCallRegistryItem
-    function_name: str
-    tool_call_id: str
-    arguments: Mapping[str, Any]
-    context: OpenAILLMContext
-    run_llm: bool | None = None
+__all__ = [
+    "FunctionCallHandler",
+    "FunctionCallParams",
+    "FunctionCallRegistryItem",
+    "FunctionCallResultCallback",
+    "FunctionCallRunnerItem",
+    "LLMService",
+    "StartCallback",
+]
 
 
 class LLMService(AIService):
@@ -166,16 +94,10 @@ class LLMService(AIService):
         super().__init__(**kwargs)
         if function_call_timeout_secs is not None and function_call_timeout_secs <= 0:
             raise ConfigError("function_call_timeout_secs must be above 0, or None")
-        self._run_in_parallel = run_in_parallel
-        self._function_call_timeout_secs = function_call_timeout_secs
         self._adapter: BaseLLMAdapter = self.adapter_class()
-        self._functions: dict[str | None, FunctionCallRegistryItem] = {}
-        self._start_callbacks: dict[str | None, StartCallback] = {}
-        # Calls that run; bounded by what the model asks for.
-        self._calls: dict[asyncio.Task[Any], FunctionCallRunnerItem] = {}
-        # Calls that wait for the one before them, in sequential mode. Bounded likewise.
-        self._waiting: list[FunctionCallRunnerItem] = []
-        self._sequencer: asyncio.Task[Any] | None = None
+        self._calls = FunctionCalls(
+            self, in_parallel=run_in_parallel, limit_secs=function_call_timeout_secs
+        )
         # The conversation that was last asked about, for the trace.
         self._asked_about: OpenAILLMContext | None = None
         self._register_event_handler("on_function_calls_started")
@@ -213,6 +135,7 @@ class LLMService(AIService):
         start_callback: Any = None,
         *,
         cancel_on_interruption: bool = True,
+        idempotent: bool = False,
     ) -> None:
         """Registers what to run when the model calls a function.
 
@@ -225,6 +148,9 @@ class LLMService(AIService):
             start_callback: Deprecated. Awaited with (function name, service, context) before the
                 handler.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+            idempotent: Whether a call may be run again: one that was in progress when its process
+                died is then repeated, where otherwise the model is told that its outcome is
+                unknown.
 
         Raises:
             TypeError: A handler cannot be called like that.
@@ -240,18 +166,19 @@ class LLMService(AIService):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        self._register(function_name, adapted, cancel_on_interruption)
+        self._register(function_name, adapted, cancel_on_interruption, idempotent)
         if started is not None:
             self._register_start_callback(function_name, started)
 
     def register_direct_function(
-        self, handler: Any, *, cancel_on_interruption: bool = True
+        self, handler: Any, *, cancel_on_interruption: bool = True, idempotent: bool = False
     ) -> None:
         """Registers a function that describes itself by its signature and docstring.
 
         Args:
             handler: ``async handler(params: FunctionCallParams, **arguments)``.
             cancel_on_interruption: Whether an interruption by the user cancels a running call.
+            idempotent: As for ``register_function``.
 
         Raises:
             TypeError: The function cannot be used directly.
@@ -261,11 +188,11 @@ class LLMService(AIService):
         async def invoke(params: FunctionCallParams) -> None:
             await wrapper.invoke(params.arguments, params)
 
-        self._register(wrapper.name, invoke, cancel_on_interruption)
+        self._register(wrapper.name, invoke, cancel_on_interruption, idempotent)
 
     def unregister_function(self, function_name: str | None) -> None:
         """Forgets a function; calls that run go on."""
-        if function_name in self._functions:
+        if function_name in self._calls.functions:
             self._unregister(function_name)
 
     def unregister_direct_function(self, handler: Any) -> None:
@@ -274,26 +201,46 @@ class LLMService(AIService):
 
     def has_function(self, function_name: str) -> bool:
         """Whether a call of that name would be run."""
-        return function_name in self._functions or None in self._functions
+        if self._calls.go_to is not None:
+            return True  # not known here
+        return self._calls.registered(function_name) is not None
+
+    def may_run_again(self, function_name: str) -> bool:
+        """Whether a call of that name, begun once, may be run again."""
+        registration = self._calls.registered(function_name)
+        return registration is not None and registration.idempotent
 
     def needs_mcp_alternate_schema(self) -> bool:
         """Whether schemas of MCP tools have to be simplified for this model."""
         return False
 
     @relayed
-    def _register(
-        self, name: str | None, handler: FunctionCallHandler, cancel_on_interruption: bool
+    def _give_calls_to(
+        self, run_calls: Callable[[Sequence[FunctionCallFromLLM]], Awaitable[None]]
     ) -> None:
-        self._functions[name] = FunctionCallRegistryItem(name, handler, cancel_on_interruption)
+        """Lets somebody else announce and run the functions that the model calls."""
+        self._calls.go_to = run_calls
+
+    @relayed
+    def _register(
+        self,
+        name: str | None,
+        handler: FunctionCallHandler,
+        cancel_on_interruption: bool,
+        idempotent: bool = False,
+    ) -> None:
+        self._calls.functions[name] = FunctionCallRegistryItem(
+            name, handler, cancel_on_interruption, idempotent
+        )
 
     @relayed
     def _register_start_callback(self, name: str | None, callback: StartCallback) -> None:
-        self._start_callbacks[name] = callback
+        self._calls.start_callbacks[name] = callback
 
     @relayed
     def _unregister(self, name: str | None) -> None:
-        self._functions.pop(name, None)
-        self._start_callbacks.pop(name, None)
+        self._calls.functions.pop(name, None)
+        self._calls.start_callbacks.pop(name, None)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -302,16 +249,16 @@ class LLMService(AIService):
         await super().process_frame(frame, direction)
 
         if isinstance(frame, StartInterruptionFrame):
-            await self._cancel_interruptible_calls()
+            await self._calls.cancel_interruptible()
 
     async def cancel(self, frame: CancelFrame) -> None:
         """Cancels the function calls that run."""
         await super().cancel(frame)
-        await self._cancel_all_calls()
+        await self._calls.cancel_all()
 
     async def cleanup(self) -> None:
         """Cancels the function calls that still run when the pipeline is over."""
-        await self._cancel_all_calls()
+        await self._calls.cancel_all()
         await super().cleanup()
 
     def _conversation_of(self, frame: Frame) -> OpenAILLMContext | None:
@@ -423,6 +370,7 @@ class LLMService(AIService):
         """
         raise NotImplementedError(f"{type(self).__name__} answers only in a pipeline")
 
+    @relayed
     async def run_function_calls(self, function_calls: Sequence[FunctionCallFromLLM]) -> None:
         """Starts the calls the model asked for and returns without waiting for them.
 
@@ -430,176 +378,21 @@ class LLMService(AIService):
         """
         if not function_calls:
             return
-        await self._call_event_handler("on_function_calls_started", function_calls)
-        await self._push_both(lambda: FunctionCallsStartedFrame(function_calls=function_calls))
+        if self._calls.go_to is not None:
+            await self._calls.go_to(function_calls)
+            return
+        await self._calls.run(function_calls)
 
-        for call in function_calls:
-            registration = self._functions.get(call.function_name) or self._functions.get(None)
-            if registration is None:
-                logger.warning(
-                    "the model called a function that is not registered",
-                    processor=self.name,
-                    function_name=call.function_name,
-                    tool_call_id=call.tool_call_id,
-                )
-                # It was announced, and would count as running for the rest of the conversation.
-                await self._push_given_up(call)
-                continue
-            item = FunctionCallRunnerItem(
-                registry_item=registration,
-                function_name=call.function_name,
-                tool_call_id=call.tool_call_id,
-                arguments=call.arguments,
-                context=call.context,
-            )
-            if self._run_in_parallel:
-                self._start_call(item)
-            else:
-                self._waiting.append(item)
-        if self._waiting and (self._sequencer is None or self._sequencer.done()):
-            self._sequencer = self.create_task(self._run_waiting(), "function_calls")
+    @relayed
+    async def _take_result(
+        self, of: ResultCallback, result: Any, properties: FunctionCallResultProperties | None
+    ) -> None:
+        await self._calls.take_result(of, result, properties)
 
-    async def _call_start_function(self, context: OpenAILLMContext, function_name: str) -> None:
-        callback = self._start_callbacks.get(function_name) or self._start_callbacks.get(None)
-        if callback is not None:
-            await callback(function_name, self, context)
+    def snapshot(self) -> Mapping[str, Any] | None:
+        """The function calls that run or wait; a subclass with a state of its own adds to it."""
+        return {"version": 1, "calls": self._calls.snapshot()}
 
-    def _start_call(self, item: FunctionCallRunnerItem) -> set[asyncio.Task[Any]]:
-        """Starts a call; the set holds its task, which ends when the call has."""
-        task = self.create_task(self._run_call(item), f"function_call::{item.function_name}")
-        self._calls[task] = item
-        task.add_done_callback(self._call_ended)
-        return {task}
-
-    def _call_ended(self, task: asyncio.Task[Any]) -> None:
-        self._calls.pop(task, None)
-
-    async def _run_waiting(self) -> None:
-        try:
-            while self._waiting:
-                # asyncio.wait leaves the call alone when this task is cancelled, and takes no
-                # part in how the call ends. Handlers decide how long they take.
-                await asyncio.wait(self._start_call(self._waiting.pop(0)))
-        finally:
-            # At once, not when the task is seen to have ended: calls may come in between.
-            self._sequencer = None
-
-    async def _run_call(self, item: FunctionCallRunnerItem) -> None:
-        delivered = False
-
-        async def deliver(
-            result: Any, *, properties: FunctionCallResultProperties | None = None
-        ) -> None:
-            nonlocal delivered
-            delivered = True
-            await self._push_both(
-                lambda: FunctionCallResultFrame(
-                    function_name=item.function_name,
-                    tool_call_id=item.tool_call_id,
-                    arguments=item.arguments,
-                    result=result,
-                    run_llm=item.run_llm,
-                    properties=properties,
-                )
-            )
-
-        try:
-            await self._call_start_function(item.context, item.function_name)
-            await self._push_both(
-                lambda: FunctionCallInProgressFrame(
-                    function_name=item.function_name,
-                    tool_call_id=item.tool_call_id,
-                    arguments=item.arguments,
-                    cancel_on_interruption=item.registry_item.cancel_on_interruption,
-                )
-            )
-            params = FunctionCallParams(
-                function_name=item.function_name,
-                tool_call_id=item.tool_call_id,
-                arguments=item.arguments,
-                llm=self,
-                context=item.context,
-                result_callback=deliver,
-            )
-            deadline = asyncio.timeout(self._function_call_timeout_secs)
-            try:
-                async with deadline:
-                    await item.registry_item.handler(params)
-            except TimeoutError:
-                if not deadline.expired():
-                    raise  # the handler's own
-                await self._report_slow_call(item)
-                if not delivered:
-                    await deliver({"error": f"{item.function_name} took too long"})
-        except Exception as error:  # noqa: BLE001 - the bot's code; its failure is reported
-            logger.opt(exception=error).error(
-                "function handler failed",
-                processor=self.name,
-                function_name=item.function_name,
-                tool_call_id=item.tool_call_id,
-            )
-            await self.push_error(
-                ErrorFrame(error=f"function call {item.function_name} failed: {error}")
-            )
-            if not delivered:
-                # Otherwise the call would count as running for the rest of the conversation.
-                await self._push_given_up(item)
-
-    async def _report_slow_call(self, item: FunctionCallRunnerItem) -> None:
-        limit = self._function_call_timeout_secs
-        logger.error(
-            "function handler took too long",
-            processor=self.name,
-            function_name=item.function_name,
-            tool_call_id=item.tool_call_id,
-            limit_secs=limit,
-        )
-        await self.push_error(
-            ErrorFrame(error=f"function call {item.function_name} took longer than {limit:g} s")
-        )
-
-    async def _cancel_interruptible_calls(self) -> None:
-        keep: list[FunctionCallRunnerItem] = []
-        dropped: list[FunctionCallRunnerItem] = []
-        for item in self._waiting:
-            interruptible = item.registry_item.cancel_on_interruption
-            (dropped if interruptible else keep).append(item)
-        # In place: the sequencer holds the list.
-        self._waiting[:] = keep
-
-        running = [
-            (task, item)
-            for task, item in self._calls.items()
-            if item.registry_item.cancel_on_interruption
-        ]
-        await self._cancel_tasks([task for task, _ in running])
-        for item in [*(item for _, item in running), *dropped]:
-            await self._push_cancelled(item)
-
-    async def _cancel_all_calls(self) -> None:
-        self._waiting.clear()
-        tasks = list(self._calls)
-        if self._sequencer is not None:
-            tasks.append(self._sequencer)
-        await self._cancel_tasks(tasks)
-
-    async def _cancel_tasks(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        await asyncio.gather(
-            *(self.cancel_task(task, timeout=_CANCEL_DEADLINE_SECS) for task in tasks)
-        )
-
-    async def _push_cancelled(self, item: FunctionCallRunnerItem | FunctionCallFromLLM) -> None:
-        await self.push_frame(_cancel_frame(item))
-
-    async def _push_given_up(self, item: FunctionCallRunnerItem | FunctionCallFromLLM) -> None:
-        # Both ways, as the frames that announced the call went: filters upstream wait for its end.
-        await self._push_both(lambda: _cancel_frame(item))
-
-    async def _push_both(self, make: Callable[[], Frame]) -> None:
-        """Pushes one new frame in each direction: a frame travels only one way."""
-        await self.push_frame(make(), FrameDirection.DOWNSTREAM)
-        await self.push_frame(make(), FrameDirection.UPSTREAM)
-
-
-def _cancel_frame(item: FunctionCallRunnerItem | FunctionCallFromLLM) -> FunctionCallCancelFrame:
-    return FunctionCallCancelFrame(function_name=item.function_name, tool_call_id=item.tool_call_id)
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the function calls of its predecessor."""
+        await self._calls.restore(state["calls"])

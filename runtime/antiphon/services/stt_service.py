@@ -26,7 +26,7 @@ from antiphon.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from antiphon.processors.frame_processor import FrameDirection
-from antiphon.processors.relay import relayed
+from antiphon.processors.relay import lasting, relayed
 from antiphon.services.ai_service import AIService
 from antiphon.transcriptions.language import Language
 from antiphon.utils.tracing.service_decorators import describe_stt, service_span, traces_itself
@@ -83,11 +83,13 @@ class STTService(AIService):
         """Whether a voice activity detector tells it when the user speaks."""
         return self._vad_seen
 
+    @lasting
     @relayed
     async def set_model(self, model: str) -> None:
         """Sets the model to recognise with."""
         self.set_model_name(model)
 
+    @lasting
     @relayed
     async def set_language(self, language: Language) -> None:
         """Sets the language to recognise; services that cannot change it ignore this."""

@@ -5,6 +5,7 @@ Everything here is scripted and deterministic, and needs no network, model or de
 """
 
 from antiphon.testing.caller import Caller, call
+from antiphon.testing.fake_fault import FakeFault
 from antiphon.testing.fake_llm import FakeDelay, FakeFailure, FakeLLMService, FakeToolCall
 from antiphon.testing.fake_stt import FakeSTTService
 from antiphon.testing.fake_transport import FakeTransport
@@ -15,6 +16,7 @@ __all__ = [
     "Caller",
     "FakeDelay",
     "FakeFailure",
+    "FakeFault",
     "FakeLLMService",
     "FakeSTTService",
     "FakeTTSService",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.errors import ServiceError
-from antiphon.frames.frames import Frame, FunctionCallFromLLM, LLMTextFrame
+from antiphon.frames.frames import ErrorFrame, Frame, FunctionCallFromLLM, LLMTextFrame
 from antiphon.metrics.metrics import LLMTokenUsage
 from antiphon.processors.aggregators.llm_response import (
     LLMAssistantAggregatorParams,
@@ -57,9 +57,11 @@ class FakeFailure:
 
     Attributes:
         message: What the error says.
+        is_reported: Whether it reports the error and ends, instead of raising one.
     """
 
     message: str = "the fake language model was told to fail"
+    is_reported: bool = False
 
 
 FakeStep = str | FakeToolCall | FakeDelay | FakeFailure
@@ -169,6 +171,9 @@ class FakeLLMService(LLMService):
             match step:
                 case FakeDelay():
                     await asyncio.sleep(step.secs)
+                case FakeFailure(is_reported=True):
+                    await self.push_error(ErrorFrame(step.message))
+                    return
                 case FakeFailure():
                     raise ServiceError(step.message, provider="fake")
                 case FakeToolCall():

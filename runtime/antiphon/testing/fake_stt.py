@@ -16,6 +16,7 @@ from antiphon.frames.frames import (
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
 from antiphon.services.stt_service import STTService
+from antiphon.testing.fake_fault import FakeFault, commit, fault_at
 from antiphon.utils.time import time_now_iso8601
 
 
@@ -33,6 +34,7 @@ class FakeSTTService(STTService):
         interim: bool = False,
         user_id: str = "",
         latency_secs: float = 0.0,
+        faults: Sequence[FakeFault | None] = (),
         **kwargs: Any,
     ) -> None:
         """Makes a service.
@@ -43,6 +45,8 @@ class FakeSTTService(STTService):
                 starts to speak.
             user_id: Who speaks.
             latency_secs: Time from the end of a turn to its transcript.
+            faults: What goes wrong at the end of a turn, turn by turn; nothing from their end on. A
+                turn with a fault uses up its transcript.
             **kwargs: Passed on to ``STTService``.
         """
         super().__init__(**kwargs)
@@ -51,6 +55,7 @@ class FakeSTTService(STTService):
         self._interim = interim
         self._speaker = user_id
         self._latency_secs = latency_secs
+        self._faults = list(faults)
         # Transcripts on their way; one at most for each turn of the script.
         self._late: set[asyncio.Task[Any]] = set()
 
@@ -85,8 +90,12 @@ class FakeSTTService(STTService):
                 )
         elif isinstance(frame, UserStoppedSpeakingFrame) and not frame.emulated:
             text = self._upcoming()
+            fault = fault_at(self._faults, self._turn)
             self._turn += 1
-            if text and not self.is_muted:
+            if fault is not None:
+                if fault.kind not in ("hang", "nothing"):
+                    await self.process_generator(commit(fault))
+            elif text and not self.is_muted:
                 await self._hear_in_time(text)
 
     async def _hear_in_time(self, text: str) -> None:

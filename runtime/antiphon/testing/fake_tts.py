@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from antiphon.frames.frames import (
 )
 from antiphon.processors.frame_processor import FrameDirection
 from antiphon.services.tts_service import TTSService, WordTTSService
+from antiphon.testing.fake_fault import FakeFault, commit, fault_at
 
 _CHUNK_MS = 100
 _SAMPLE_BYTES = 2
@@ -36,6 +38,7 @@ class FakeTTSService(TTSService):
         ms_per_character: int = 20,
         tone_hz: float = 440.0,
         latency_secs: float = 0.0,
+        faults: Sequence[FakeFault | None] = (),
         **kwargs: Any,
     ) -> None:
         """Makes a service.
@@ -44,12 +47,14 @@ class FakeTTSService(TTSService):
             ms_per_character: How long each character sounds, in milliseconds.
             tone_hz: The pitch.
             latency_secs: Time before the first audio of each text.
+            faults: What goes wrong, text by text; nothing from their end on.
             **kwargs: Passed on to ``TTSService``.
         """
         super().__init__(**kwargs)
         self._ms_per_character = ms_per_character
         self._tone_hz = tone_hz
         self._latency_secs = latency_secs
+        self._faults = list(faults)
         self._texts: list[str] = []
         self.set_model_name("fake")
 
@@ -67,16 +72,19 @@ class FakeTTSService(TTSService):
 
     async def run_tts(self, text: str) -> AsyncGenerator[Frame | None, None]:
         """Hums a text."""
+        fault = fault_at(self._faults, len(self._texts))
         self._texts.append(text)
         await self.start_ttfb_metrics()
         await self.start_tts_usage_metrics(text)
         await asyncio.sleep(self._latency_secs)
         yield TTSStartedFrame()
-        audio = self.tone(text)
-        chunk_bytes = self.sample_rate * _CHUNK_MS // 1000 * _SAMPLE_BYTES
-        for start in range(0, len(audio), chunk_bytes):
+        for frame in _pieces(self.tone(text), self.sample_rate, fault):
             await self.stop_ttfb_metrics()
-            yield TTSAudioRawFrame(audio[start : start + chunk_bytes], self.sample_rate, 1)
+            yield frame
+        if fault is not None:
+            async with aclosing(commit(fault)) as failures:
+                async for failure in failures:
+                    yield failure
         yield TTSStoppedFrame()
 
     def tone(self, text: str) -> bytes:
@@ -93,6 +101,7 @@ class FakeWordTTSService(WordTTSService):
         ms_per_character: int = 20,
         tone_hz: float = 440.0,
         latency_secs: float = 0.0,
+        faults: Sequence[FakeFault | None] = (),
         **kwargs: Any,
     ) -> None:
         """Makes a service.
@@ -101,14 +110,25 @@ class FakeWordTTSService(WordTTSService):
             ms_per_character: How long each character sounds, in milliseconds.
             tone_hz: The pitch.
             latency_secs: Time before the first audio of each text.
+            faults: What goes wrong, text by text; nothing from their end on.
             **kwargs: Passed on to ``WordTTSService``.
         """
         super().__init__(**{"push_text_frames": False, **kwargs})
         self._ms_per_character = ms_per_character
         self._tone_hz = tone_hz
         self._latency_secs = latency_secs
+        self._faults = list(faults)
+        self._texts: list[str] = []
         self._spoken_secs = 0.0
         self.set_model_name("fake")
+
+    @property
+    def texts(self) -> list[str]:
+        """What it was given to speak, text by text.
+
+        Kept where the service runs: empty in the bot's process if that is another one.
+        """
+        return self._texts
 
     def can_generate_metrics(self) -> bool:
         """It reports times and characters like a real one."""
@@ -128,6 +148,8 @@ class FakeWordTTSService(WordTTSService):
 
     async def run_tts(self, text: str) -> AsyncGenerator[Frame | None, None]:
         """Hums a text; the words' times are those of their first characters."""
+        fault = fault_at(self._faults, len(self._texts))
+        self._texts.append(text)
         await self.start_ttfb_metrics()
         await self.start_tts_usage_metrics(text)
         await asyncio.sleep(self._latency_secs)
@@ -144,9 +166,23 @@ class FakeWordTTSService(WordTTSService):
         # Time 0 would make marks of words that are called like one.
         await self.add_word_timestamps([(word, max(secs, 1e-6)) for word, secs in times])
         audio = _tone(self.sample_rate, self._ms_per_character * len(text), self._tone_hz)
-        chunk_bytes = self.sample_rate * _CHUNK_MS // 1000 * _SAMPLE_BYTES
-        for start in range(0, len(audio), chunk_bytes):
-            yield TTSAudioRawFrame(audio[start : start + chunk_bytes], self.sample_rate, 1)
+        for frame in _pieces(audio, self.sample_rate, fault):
+            yield frame
+        if fault is not None:
+            async with aclosing(commit(fault)) as failures:
+                async for failure in failures:
+                    yield failure
+
+
+def _pieces(audio: bytes, sample_rate: int, fault: FakeFault | None) -> list[TTSAudioRawFrame]:
+    """The audio up to where it breaks off."""
+    if fault is not None:
+        audio = audio[: int(fault.after_secs * sample_rate) * _SAMPLE_BYTES]
+    chunk_bytes = sample_rate * _CHUNK_MS // 1000 * _SAMPLE_BYTES
+    return [
+        TTSAudioRawFrame(audio[start : start + chunk_bytes], sample_rate, 1)
+        for start in range(0, len(audio), chunk_bytes)
+    ]
 
 
 def _tone(sample_rate: int, ms: int, tone_hz: float) -> bytes:

@@ -36,6 +36,7 @@ from antiphon.frames.frames import (
 from antiphon.metrics.metrics import MetricsData
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.transports.base_transport import TransportParams
+from antiphon.transports.caller_line import CallerLine
 
 AUDIO_INPUT_TIMEOUT_SECS = 0.5
 """Seconds without audio after which a speaking user is taken to have stopped."""
@@ -80,6 +81,14 @@ class BaseInputTransport(FrameProcessor):
     def sample_rate(self) -> int:
         """Rate of received audio in Hz; 0 before the StartFrame."""
         return self._sample_rate
+
+    @property
+    def caller_line(self) -> CallerLine | None:
+        """What keeps the caller's messages, so that the session can go on in another process.
+
+        None for a transport that cannot be rejoined.
+        """
+        return None
 
     @property
     def vad_analyzer(self) -> VADAnalyzer | None:

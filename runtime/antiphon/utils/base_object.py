@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
+from antiphon.utils.asyncio.receipts import Hold, context_of_work
 from antiphon.utils.utils import obj_count, obj_id
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -112,9 +113,13 @@ class BaseObject(ABC):  # noqa: B024 - a base without abstract methods, as docum
         task = asyncio.get_running_loop().create_task(
             self._emit(event_name, list(handlers), args, kwargs),
             name=f"{self._name}::{event_name}",
+            context=context_of_work(),
         )
         self._event_tasks.add(task)
         task.add_done_callback(self._event_tasks.discard)
+        # The frame that led to it is not answered before its handlers were called.
+        hold = Hold()
+        task.add_done_callback(lambda _: hold.release())
 
     async def _emit(
         self,

@@ -107,14 +107,14 @@ class FakeSupervisor(WatchedActor):
             count += 1
         return count, longest
 
-    async def evacuate(self, uris: list[str], deadline_secs: float) -> list[str]:
+    async def evacuate(self, uris: list[str], reason: str, deadline_secs: float) -> list[str]:
         self.evacuated += uris
         return [name for name in self._names if name.startswith("stay")]
 
     async def evacuations(self) -> list[str]:
         return self.evacuated
 
-    async def hand_over(self, session_id: str) -> bool:
+    async def hand_over(self, session_id: str, deadline_secs: float) -> bool:
         if session_id.startswith("stay"):
             return False
         await self.cancel_session(session_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from antiphon.frames.frames import (
     BotStoppedSpeakingFrame,
     Frame,
     FunctionCallCancelFrame,
+    FunctionCallFromLLM,
     FunctionCallInProgressFrame,
     FunctionCallResultFrame,
     FunctionCallsStartedFrame,
@@ -45,6 +47,27 @@ class LLMAssistantAggregatorParams:
     """
 
     expect_stripped_words: bool = True
+
+
+@dataclass(frozen=True)
+class CallInProgress:
+    """A function call that has no result yet.
+
+    Attributes:
+        function_name: Which function.
+        tool_call_id: The model's id of this call.
+        arguments: What the model gave.
+        since_secs: When the model asked for it, Unix time.
+        begun: Whether it runs, as far as is known here: then the conversation mentions it.
+        cancel_on_interruption: Whether an interruption cancels it.
+    """
+
+    function_name: str
+    tool_call_id: str
+    arguments: Any
+    since_secs: float
+    begun: bool = False
+    cancel_on_interruption: bool = False
 
 
 class LLMAssistantContextAggregator(LLMContextResponseAggregator):
@@ -83,8 +106,11 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
             self._params = LLMAssistantAggregatorParams(kwargs["expect_stripped_words"])
         # Responses that have begun and not ended.
         self._open_responses = 0
-        # Calls the model asked for, by id; None until the call runs. Bounded by the model's calls.
-        self._calls: dict[str, FunctionCallInProgressFrame | None] = {}
+        # Where in the conversation the first of them begins, and whether anything came of it.
+        self._response_from = 0
+        self._has_responded = False
+        # Calls the model asked for, by id. Bounded by the model's calls.
+        self._calls: dict[str, CallInProgress] = {}
         self._callbacks: set[asyncio.Task[Any]] = set()
         self._register_event_handler("on_function_calls_settled")
 
@@ -92,6 +118,20 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
     def has_function_calls_in_progress(self) -> bool:
         """Whether a function call has begun and has no result yet."""
         return bool(self._calls)
+
+    @property
+    def calls_in_progress(self) -> Sequence[CallInProgress]:
+        """The function calls without a result."""
+        return list(self._calls.values())
+
+    @property
+    def open_response_from(self) -> int | None:
+        """Number of the first message of an answer that is not complete; None if none is open."""
+        return self._response_from if self._open_responses else None
+
+    def expect_call(self, call: CallInProgress) -> None:
+        """Takes a call for one in progress, so that its result will be taken."""
+        self._calls[call.tool_call_id] = call
 
     async def cleanup(self) -> None:
         """Gives ``on_context_updated`` callbacks a moment to end, then cancels them."""
@@ -127,23 +167,30 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
             self._correct(frame)
             await self.push_aggregation()
             self._open_responses = 0
+            self._has_responded = False
             await self.reset()
+            self._changed()
             await self.push_frame(frame, direction)
         elif isinstance(frame, LLMFullResponseStartFrame):
+            if not self._open_responses:
+                self._response_from = len(self._context.messages)
             self._open_responses += 1
+            self._changed()
         elif isinstance(frame, LLMFullResponseEndFrame):
-            self._open_responses = max(0, self._open_responses - 1)
+            self._end_response()
             await self.push_aggregation()
+            self._changed()
         elif isinstance(frame, TextFrame):
             self._collect(frame.text)
         elif await self._edit_context(frame, FrameDirection.UPSTREAM):
             pass
         elif isinstance(frame, FunctionCallsStartedFrame):
             for call in frame.function_calls:
-                self._calls[call.tool_call_id] = None
+                self._note_call(call)
+            self._has_responded = True
+            self._changed()
         elif isinstance(frame, FunctionCallInProgressFrame):
-            await self.handle_function_call_in_progress(frame)
-            self._calls[frame.tool_call_id] = frame
+            await self._handle_begin(frame)
         elif isinstance(frame, FunctionCallResultFrame):
             await self._handle_result(frame)
         elif isinstance(frame, FunctionCallCancelFrame):
@@ -152,6 +199,7 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
             await self._handle_image(frame, frame.request.tool_call_id)
         elif isinstance(frame, BotStoppedSpeakingFrame):
             await self.push_aggregation()
+            self._changed()
             await self.push_frame(frame, direction)
         else:
             await self.push_frame(frame, direction)
@@ -163,9 +211,25 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         aggregation = self._aggregation.strip()
         await self.reset()
         if aggregation:
+            self._has_responded = self._has_responded or self._open_responses > 0
             await self.handle_aggregation(aggregation)
         await self.push_context_frame()
         await self.push_frame(OpenAILLMContextAssistantTimestampFrame(timestamp=time_now_iso8601()))
+
+    async def push_context_frame(
+        self, direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        """Pushes a frame with the conversation; upstream it asks the model to answer."""
+        if direction is FrameDirection.UPSTREAM:
+            self._ask()
+        await super().push_context_frame(direction)
+
+    def _end_response(self) -> None:
+        if self._open_responses == 1:
+            empty = not self._has_responded and not self._aggregation
+            self._context.pending_answers.answered(empty=empty)
+            self._has_responded = False
+        self._open_responses = max(0, self._open_responses - 1)
 
     def _collect(self, text: str) -> None:
         if not self._open_responses:
@@ -189,6 +253,26 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
                 last["content"] = heard
             else:
                 self._context.messages.pop()
+
+    def _note_call(self, call: FunctionCallFromLLM) -> None:
+        if call.tool_call_id not in self._calls:
+            self._calls[call.tool_call_id] = CallInProgress(
+                call.function_name, call.tool_call_id, call.arguments, time.time()
+            )
+
+    async def _handle_begin(self, frame: FunctionCallInProgressFrame) -> None:
+        known = self._calls.get(frame.tool_call_id)
+        if known is None or not known.begun:  # one that is run again is in the conversation
+            await self.handle_function_call_in_progress(frame)
+        self._calls[frame.tool_call_id] = CallInProgress(
+            frame.function_name,
+            frame.tool_call_id,
+            frame.arguments,
+            known.since_secs if known is not None else time.time(),
+            begun=True,
+            cancel_on_interruption=frame.cancel_on_interruption,
+        )
+        self._changed()
 
     async def _handle_result(self, frame: FunctionCallResultFrame) -> None:
         if frame.tool_call_id not in self._calls:
@@ -222,7 +306,7 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         if frame.tool_call_id not in self._calls:
             return
         call = self._calls[frame.tool_call_id]
-        if call is None:
+        if not call.begun:
             # It never began, so the conversation does not mention it.
             del self._calls[frame.tool_call_id]
         elif call.cancel_on_interruption:
@@ -245,6 +329,7 @@ class LLMAssistantContextAggregator(LLMContextResponseAggregator):
         await self._call_over()
 
     async def _call_over(self) -> None:
+        self._changed()
         if not self._calls:
             await self._call_event_handler("on_function_calls_settled")
 

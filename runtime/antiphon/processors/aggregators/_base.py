@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from antiphon.frames.frames import (
@@ -85,6 +85,7 @@ class LLMContextResponseAggregator(BaseLLMResponseAggregator):
         self._context = context
         self._role = role
         self._aggregation = ""
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def messages(self) -> list[Any]:
@@ -100,6 +101,13 @@ class LLMContextResponseAggregator(BaseLLMResponseAggregator):
     def context(self) -> OpenAILLMContext:
         """The conversation."""
         return self._context
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Calls a function, at once, whenever the conversation or what it waits for has changed.
+
+        It is not called for changes that others make to the context.
+        """
+        self._watchers.append(callback)
 
     def get_context_frame(self) -> OpenAILLMContextFrame:
         """A new frame that asks the model to answer the conversation as it is."""
@@ -131,6 +139,15 @@ class LLMContextResponseAggregator(BaseLLMResponseAggregator):
         """Forgets the text collected so far."""
         self._aggregation = ""
 
+    def _changed(self) -> None:
+        for callback in self._watchers:
+            callback()
+
+    def _ask(self) -> None:
+        """Notes that the model is asked to answer."""
+        self._context.pending_answers.asked()
+        self._changed()
+
     async def _edit_context(self, frame: Frame, llm: FrameDirection) -> bool:
         """Carries out a frame that changes the context.
 
@@ -154,6 +171,7 @@ class LLMContextResponseAggregator(BaseLLMResponseAggregator):
             self.set_tool_choice(frame.tool_choice)
         else:
             return False
+        self._changed()
         return True
 
 

@@ -20,13 +20,17 @@ from antiphon.frames.frames import (
     InterimTranscriptionFrame,
     SpeechControlParamsFrame,
     StartFrame,
+    StartInterruptionFrame,
     TranscriptionFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
 from antiphon.processors.aggregators._base import LLMContextResponseAggregator, messages_frame
 from antiphon.processors.aggregators._quiet_timer import QuietTimer
-from antiphon.processors.aggregators.openai_llm_context import OpenAILLMContext
+from antiphon.processors.aggregators.openai_llm_context import (
+    OpenAILLMContext,
+    OpenAILLMContextFrame,
+)
 from antiphon.processors.frame_processor import FrameDirection
 
 if TYPE_CHECKING:
@@ -97,6 +101,21 @@ class LLMUserContextAggregator(LLMContextResponseAggregator):
         self._quiet = QuietTimer(self._on_quiet)
         self._quiet_task: asyncio.Task[Any] | None = None
 
+    @property
+    def is_user_speaking(self) -> bool:
+        """Whether the user speaks, as far as is known here."""
+        return self._user_speaking
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the user has said something, or is saying it, that is in no message yet."""
+        return self._user_speaking or self._waiting_for_aggregation or bool(self._aggregation)
+
+    def get_context_frame(self) -> OpenAILLMContextFrame:
+        """A new frame that asks the model to answer the conversation as it is."""
+        self._ask()
+        return super().get_context_frame()
+
     async def reset(self) -> None:
         """Forgets the text collected so far and what the interruption strategies know."""
         await super().reset()
@@ -147,6 +166,7 @@ class LLMUserContextAggregator(LLMContextResponseAggregator):
         aggregation = self._aggregation
         await self.reset()
         await self.handle_aggregation(aggregation)
+        self._context.pending_answers.user_has_spoken()
         await self.push_context_frame()
 
     async def _note(self, frame: Frame) -> None:
@@ -159,8 +179,10 @@ class LLMUserContextAggregator(LLMContextResponseAggregator):
             self._waiting_for_aggregation = True
             if not frame.emulated:
                 self._emulating_vad = False
+            self._changed()
         elif isinstance(frame, UserStoppedSpeakingFrame):
             self._user_speaking = False
+            self._changed()
             if self._seen_interim_results:
                 self._quiet.restart(self._params.aggregation_timeout)
             else:
@@ -169,6 +191,12 @@ class LLMUserContextAggregator(LLMContextResponseAggregator):
             self._bot_speaking = True
         elif isinstance(frame, BotStoppedSpeakingFrame):
             self._bot_speaking = False
+        elif isinstance(frame, OpenAILLMContextFrame):
+            if frame.context is self._context:
+                self._context.pending_answers.seen()
+        elif isinstance(frame, StartInterruptionFrame):
+            self._context.pending_answers.cancelled()
+            self._changed()
         elif isinstance(frame, SpeechControlParamsFrame):
             self._vad_params = frame.vad_params
             self._turn_params = frame.turn_params
@@ -247,4 +275,6 @@ class LLMUserResponseAggregator(LLMUserContextAggregator):
         aggregation = self._aggregation
         await self.reset()
         await self.handle_aggregation(aggregation)
+        self._context.pending_answers.user_has_spoken()
+        self._ask()
         await self.push_frame(messages_frame(self._context.messages))

@@ -1,6 +1,7 @@
 """Aggregators between speech and a language model: the documented import path of all of them."""
 
 from antiphon.processors.aggregators._assistant import (
+    CallInProgress,
     LLMAssistantAggregatorParams,
     LLMAssistantContextAggregator,
     LLMAssistantResponseAggregator,
@@ -18,6 +19,7 @@ from antiphon.processors.aggregators._user import (
 
 __all__ = [
     "BaseLLMResponseAggregator",
+    "CallInProgress",
     "LLMAssistantAggregatorParams",
     "LLMAssistantContextAggregator",
     "LLMAssistantResponseAggregator",

@@ -22,6 +22,7 @@ from antiphon.adapters.schemas.tools_schema import ToolsSchema
 from antiphon.errors import ConfigError
 from antiphon.frames.codec import register_value_type
 from antiphon.frames.frames import AudioRawFrame, Frame
+from antiphon.processors.aggregators._pending_answers import PendingAnswers
 from antiphon.utils.checks import check_instance
 
 if TYPE_CHECKING:
@@ -72,7 +73,12 @@ class CustomEncoder(json.JSONEncoder):
 
 
 class OpenAILLMContext:
-    """Messages, tools and tool choice of one conversation."""
+    """Messages, tools and tool choice of one conversation.
+
+    Attributes:
+        pending_answers: What the model still has to answer; kept by the context aggregators. A copy
+            in another process does not know.
+    """
 
     def __init__(
         self,
@@ -99,6 +105,7 @@ class OpenAILLMContext:
         self._tools: Any = NOT_GIVEN
         self._tool_choice: Any = tool_choice
         self._llm_adapter: BaseLLMAdapter | None = None
+        self.pending_answers = PendingAnswers()
         self.set_tools(tools)
 
     @staticmethod
@@ -312,6 +319,16 @@ class OpenAILLMContext:
         )
         context._id = plain["id"]
         return context
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Takes over ``to_plain``'s result in place: who holds the list sees the new content.
+
+        Raises:
+            KeyError, TypeError, ConfigError: It is no such result.
+        """
+        other = self.from_plain(plain)
+        self.set_messages(other.messages)
+        self._tools, self._tool_choice = other._tools, other._tool_choice
 
     def _add_parts(self, text: str | None, part: Message) -> None:
         parts = [{"type": "text", "text": text}] if text else []

@@ -15,6 +15,7 @@ from antiphon.errors import ConfigError, ServiceError
 from antiphon.frames.frames import (
     CancelFrame,
     EndFrame,
+    ErrorFrame,
     Frame,
     LLMTextFrame,
     LLMUpdateSettingsFrame,
@@ -290,6 +291,9 @@ class BaseOpenAILLMService(LLMService):
     async def _timed_out(self) -> None:
         logger.warning("completion timed out", processor=self.name, model=self.model_name)
         await self._call_event_handler("on_completion_timeout")
+        if self._calls.go_to is not None:
+            # The chain that it is part of has to know: another service may answer.
+            await self.push_error(ErrorFrame("chat completion timed out"))
 
     async def _process_context(self, context: OpenAILLMContext) -> None:
         calls = ToolCallCollector()

@@ -1,0 +1,286 @@
+"""How a processor takes the place of one that was lost, in the actor that hosts it.
+
+It was built as the lost one was. Now it is started as that was started, gets the state that was kept of
+that and the settings it had been given, and then the frames that it had not answered. What the lost
+one had pushed already it does not push again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgpack
+from loguru import logger
+
+from antiphon.frames import codec
+from antiphon.frames.frames import ErrorFrame, Frame, StartFrame
+from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
+from antiphon.processors.inbox import LocalInbox
+from antiphon.processors.lane import FrameCallback
+from antiphon.utils.asyncio.receipts import LooseReceipt, NamedReceipt, Receipt, current_receipt
+from antiphon_actors.session.edge import EdgeInbox
+from antiphon_actors.session.incoming import Source
+from antiphon_actors.session.kept import slot_of
+from antiphon_actors.session.progress import SentBefore
+
+if TYPE_CHECKING:
+    from antiphon_actors.session.node import SessionNode
+    from antiphon_actors.session.spec import Inheritance
+
+START_DEADLINE_SECS = 20.0
+"""How long a successor may take to start; it gets no frames before."""
+
+
+class _Quiet(LooseReceipt):
+    """Receipt of a frame that is repeated for the processor alone: nobody else is to hear of it.
+
+    Attributes:
+        over: Set when it is processed, with all that came of it in this process.
+    """
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self._holds = 1
+
+    def done(self) -> None:
+        """The frame was processed."""
+        self.release()
+
+    def hold(self) -> None:
+        """Something is still to come."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Takes one `hold` back."""
+        self._holds -= 1
+        if self._holds <= 0:
+            self.over.set()
+
+
+class _Again(NamedReceipt):
+    """Receipt of the StartFrame, given again, where it may not have reached the neighbours.
+
+    Attributes:
+        over: Set when it is processed.
+    """
+
+    def __init__(self, origin: int) -> None:
+        super().__init__(origin)
+        self.over = asyncio.Event()
+
+    def done(self) -> None:
+        """The frame was processed."""
+        self.over.set()
+
+
+class _Derived:
+    """Receipt of a frame that one processor gives another in the same process."""
+
+    __slots__ = ("_open", "_source")
+
+    def __init__(self, source: Receipt) -> None:
+        self._source = source
+        self._open = True
+        source.hold()
+
+    @property
+    def origin(self) -> int:
+        """That of the frame that it came of, from another process."""
+        return self._source.origin
+
+    def next_ordinal(self, upstream: bool) -> int:
+        """Numbers what is pushed because of that frame."""
+        return self._source.next_ordinal(upstream)
+
+    def done(self) -> None:
+        """The frame was processed or dropped."""
+        if self._open:
+            self._open = False
+            self._source.release()
+
+    def hold(self) -> None:
+        """Holds the frame that it came of."""
+        self._source.hold()
+
+    def release(self) -> None:
+        """Takes one `hold` back."""
+        self._source.release()
+
+    async def safe(self) -> None:
+        """Waits for the frame that it came of."""
+        await self._source.safe()
+
+
+class ChainedInbox(LocalInbox):
+    """The inbox of a processor with a neighbour in its process.
+
+    What a frame from another process leads to there is not over when the first processor is done.
+    """
+
+    def put_nowait(
+        self,
+        frame: Frame,
+        direction: FrameDirection,
+        callback: FrameCallback | None = None,
+        receipt: Receipt | None = None,
+        sent_ns: int | None = None,
+    ) -> None:
+        """Takes a frame, and holds the one that it came of until it is processed."""
+        if receipt is None and (source := current_receipt()) is not None:
+            receipt = _quiet_of(source) or _Derived(source)
+        super().put_nowait(frame, direction, callback, receipt, sent_ns)
+
+
+def _quiet_of(receipt: Receipt) -> Receipt | None:
+    if isinstance(receipt, _Quiet) and not receipt.over.is_set():
+        receipt.hold()
+        return receipt
+    return None
+
+
+class Succession:
+    """The processors of one session in this process that have predecessors."""
+
+    def __init__(
+        self,
+        node: SessionNode,
+        processors: Mapping[int, FrameProcessor],
+        inheritances: Mapping[int, Inheritance],
+    ) -> None:
+        """Takes over; frames may come in from now on.
+
+        Args:
+            node: The session in this process.
+            processors: The processors here, by number.
+            inheritances: What those with predecessors are to know of them.
+        """
+        self._node = node
+        self._processors = processors
+        self._inheritances = dict(inheritances)
+        self._sent: dict[tuple[int, FrameDirection], SentBefore] = {}
+        self._answered: dict[int, tuple[int, int]] = {}
+        for inheritance in inheritances.values():
+            self._answered |= inheritance.kept.positions
+        for pid in inheritances:
+            processors[pid]._pushed_before = partial(self._new_part, pid)
+        node.incoming.began = self._began
+
+    def learn(self) -> None:
+        """Takes in what the neighbours said when the ways to them were opened."""
+        for pid in self._inheritances:
+            processor = self._processors[pid]
+            for neighbour, direction in (
+                (processor._next, FrameDirection.DOWNSTREAM),
+                (processor._prev, FrameDirection.UPSTREAM),
+            ):
+                inbox = neighbour._inbox if neighbour is not None else None
+                if not isinstance(inbox, EdgeInbox):
+                    continue
+                for way, greeting in inbox.progress_there():
+                    if way is direction:
+                        self._sent[pid, direction] = SentBefore(msgpack.unpackb(greeting))
+
+    def _new_part(self, pid: int, frame: Frame, direction: FrameDirection) -> Frame | None:
+        receipt = current_receipt()
+        if receipt is None or isinstance(frame, ErrorFrame):
+            return frame
+        if isinstance(receipt, _Quiet):
+            if receipt.over.is_set():
+                return frame
+            # Within the process it goes on, as quietly.
+            neighbour = self._neighbour(pid, direction)
+            return frame if neighbour in self._processors.values() else None
+        sent = self._sent.get((pid, direction))
+        if sent is None:
+            return frame
+        rest = sent.new_part(receipt.origin, frame)
+        if rest is None:
+            # It has a number all the same, as it had with the predecessor.
+            receipt.next_ordinal(direction is FrameDirection.UPSTREAM)
+        if not sent:
+            del self._sent[pid, direction]
+        return rest
+
+    def _neighbour(self, pid: int, direction: FrameDirection) -> FrameProcessor | None:
+        processor = self._processors[pid]
+        return processor._next if direction is FrameDirection.DOWNSTREAM else processor._prev
+
+    def _began(self, pid: int, way: FrameDirection, source: Source) -> None:
+        """A stream to a successor begins: first comes what it has to know."""
+        inheritance = self._inheritances.get(pid)
+        receiver = source.receiver
+        if inheritance is None or receiver is None:
+            return
+        receiver.skip(*self._answered.get(source.slot, (0, 0)))
+        ordered, urgent = source.progress.ordered, source.progress.urgent
+        settings = [
+            frame
+            for (slot, is_urgent, seq), frame in inheritance.kept.settings
+            if slot == source.slot and seq <= (urgent if is_urgent else ordered)
+        ]
+        # A StartFrame that has not been answered comes by itself.
+        start = (
+            source.slot == slot_of(pid, FrameDirection.DOWNSTREAM.value, 0)
+            and (urgent > 0 or inheritance.started)
+            and inheritance.start_frame is not None
+        )
+        if start or settings:
+            receiver.wait()
+            self._node.spawn(self._take_over(pid, way, source, settings, start=start))
+
+    async def _take_over(
+        self,
+        pid: int,
+        way: FrameDirection,
+        source: Source,
+        settings: list[bytes],
+        *,
+        start: bool,
+    ) -> None:
+        """Starts a successor, gives it what was kept, and lets frames in."""
+        processor, inheritance = self._processors[pid], self._inheritances[pid]
+        assert source.receiver is not None
+        try:
+            async with asyncio.timeout(START_DEADLINE_SECS):
+                if start:
+                    assert inheritance.start_frame is not None
+                    frame = self._node.decode_frame(inheritance.start_frame)
+                    assert isinstance(frame, StartFrame)
+                    # Of the first frame on the urgent lane; what it led to is known there, or is new.
+                    again = None if inheritance.started else _Again(source.slot << 48 | 1 << 1 | 1)
+                    await self._repeat(processor, frame, FrameDirection.DOWNSTREAM, again)
+                    await self._restore()
+                for setting in settings:
+                    await self._repeat(processor, self._node.decode_frame(setting), way)
+        except Exception as error:  # noqa: BLE001 - code of a bot's processors
+            logger.opt(exception=error).error(
+                "a processor could not take the place of a lost one",
+                session_id=self._node.session_id,
+                processor=processor.name,
+            )
+            text = f"processor {processor.name} could not be started anew: {error!r}"
+            await processor.push_error(ErrorFrame(error=text, fatal=True))
+            return
+        source.receiver.go_on(started=start)
+
+    async def _repeat(
+        self,
+        processor: FrameProcessor,
+        frame: Frame,
+        direction: FrameDirection,
+        receipt: _Quiet | _Again | None = None,
+    ) -> None:
+        receipt = receipt or _Quiet()
+        processor._local_inbox.put_nowait(frame, direction, None, receipt)
+        await receipt.over.wait()
+
+    async def _restore(self) -> None:
+        """Gives the processors here that are started what was kept of their predecessors' states."""
+        for pid, inheritance in self._inheritances.items():
+            processor, state = self._processors[pid], inheritance.kept.state
+            if state is not None and processor._started:
+                inheritance.kept.state = None
+                await processor.restore(codec.decode_value(state, self._node.references))

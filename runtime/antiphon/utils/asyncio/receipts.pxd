@@ -1,0 +1,2 @@
+cdef class Work:
+    cdef public object receipt
