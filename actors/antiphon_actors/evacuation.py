@@ -120,15 +120,18 @@ class Evacuation:
             # They end with their supervisors, or find that the actor is gone.
             return
 
-        async def one(session: str) -> None:
+        async def one(lease: int, session: str) -> None:
             try:
                 async with asyncio.timeout(END_DEADLINE_SECS):
-                    await member.handle.cancel_session.remote(session)
+                    ended = await member.handle.cancel_session.remote(session)
             except (RayError, TimeoutError) as error:
                 logger.warning("a session did not end", session_id=session, error=repr(error))
+                return
+            if ended:
+                self._perform(self._pools.release_leases([lease], time.monotonic()))
 
-        names = set(self._pools.leases_of(member.number).values())
-        await asyncio.gather(*(one(session) for session in names))
+        leases = self._pools.leases_of(member.number)
+        await asyncio.gather(*(one(*item) for item in leases.items()))
 
     async def _ask(
         self,

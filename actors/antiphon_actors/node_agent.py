@@ -628,7 +628,8 @@ class NodeAgent(WatchedActor):
             self._perform(self._pools.tick(now))
             # What `tick` did is not news to this task.
             self._clock_news.clear()
-            due = self._pools.wake_at(time.monotonic())
+            # As of that time: what has come due since is due at once.
+            due = self._pools.wake_at(now)
             pause = max(due - time.monotonic(), 0.001) if due is not None else None
             # Not `wait_for`, which can absorb a cancellation.
             with suppress(TimeoutError):

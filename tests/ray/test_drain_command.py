@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -53,11 +52,7 @@ async def test_a_node_is_drained_and_its_progress_shown(agent: Any) -> None:
     lease = await agent.start_supervisor.remote("stay", "bot@1")
     await lease.handle.run.remote("stay")
     said: list[str] = []
-    running = asyncio.ensure_future(run_drain(QUICK, said.append))
-    while not any("ending" in line for line in said):  # noqa: ASYNC110 - another process
-        await asyncio.sleep(0.01)
-    await agent.release.remote("stay")
-    await running
+    await run_drain(QUICK, said.append)
     assert said[0] == f"node {here()[:8]}: waiting, 1 of 1 sessions left in 1 actor, 0 s left"
     assert re.search(r"done, 0 of 1 sessions left in 0 actors, 1 ended at the deadline$", said[-1])
     with pytest.raises(NoActorError, match="a test"):

@@ -190,4 +190,5 @@ async def test_what_is_left_is_ended_by_its_supervisor() -> None:
     assert supervisor.ended == []
     await asyncio.gather(node.evacuation.end(member), node.evacuation.end(other))
     assert sorted(supervisor.ended) == ["a", "b"]
-    assert broken.ended == []
+    assert node.left(member) == []
+    assert node.left(other) == ["c"]
