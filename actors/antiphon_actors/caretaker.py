@@ -42,7 +42,7 @@ from antiphon_actors.health import (
     NodeHealth,
     Reason,
 )
-from antiphon_actors.pool_types import Action, Role, is_version
+from antiphon_actors.pool_types import Action, Role, is_of_pool, is_version
 from antiphon_actors.pools import NodePools
 from antiphon_actors.processes import Look, ProcessId
 from antiphon_actors.processor_actor import LAG_PROBE_SECS
@@ -313,7 +313,7 @@ class Caretaker:
                 case "node":
                     return True
                 case "pool":
-                    return role is Role.PROCESSOR and kind == target.name
+                    return role is Role.PROCESSOR and is_of_pool(kind, target.name)
                 case "app":
                     return role is Role.SUPERVISOR and is_version(kind, target.name)
 

@@ -164,7 +164,7 @@ def drain(
     name: Annotated[
         str,
         typer.Argument(
-            help="The node's id or its beginning; the class of the processors; APP or APP@VERSION."
+            help="The node's id or its beginning; the processors' class or pool; APP or APP@VERSION."
         ),
     ] = "",
     deadline: Annotated[

@@ -32,8 +32,7 @@ class DrainOptions:
 
     Attributes:
         what: See `DrainTarget`.
-        name: The node's id, or so much of it that it is clear which; the kind of processor; "APP" or
-            "APP@VERSION". Empty for the only node.
+        name: See there; of a node's id as much as says which. Empty for the only node.
         deadline_secs: How long sessions may take.
         reason: Why, for people.
         wait: Whether to wait for the end.

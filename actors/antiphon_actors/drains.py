@@ -32,7 +32,8 @@ class DrainTarget:
     Attributes:
         what: All of a node; the actors of one kind that there are now, which fresh ones replace; or the
             sessions of an app, or of one version of it.
-        name: The node's id; the kind of processor; "APP" or "APP@VERSION".
+        name: The node's id; the class of the processors, or the pool that a rule gives them; "APP" or
+            "APP@VERSION".
     """
 
     what: TargetKind
@@ -141,6 +142,8 @@ class _Drain:
     state: DrainState = DrainState.WAITING
     # The actors it is about that have not gone, each with its sessions.
     actors: dict[int, set[str]] = field(default_factory=dict)
+    # Those, and the others that it has ever been about.
+    concerned: set[int] = field(default_factory=set)
     began_with: int = 0
     moved: int = 0
     cut: int = 0
@@ -214,6 +217,7 @@ class Drains:
 
     def _take(self, drain: _Drain, actors: Sessions, now: float) -> list[DrainAction]:
         drain.actors.update({number: _bases(names) for number, names in actors.items()})
+        drain.concerned.update(actors)
         if not drain.actors:
             return []
         retiring = RetireActors(
@@ -225,9 +229,9 @@ class Drains:
         return [retiring]
 
     def moved(self, actor: int, sessions: int) -> None:
-        """So many sessions have been moved off an actor."""
-        for drain in self._active():
-            if actor in drain.actors:
+        """So many sessions have been moved off an actor, which may have gone with the last."""
+        for drain in self._drains.values():
+            if actor in drain.concerned:
                 drain.moved += sessions
 
     def cancel(self, number: int) -> list[DrainAction]:

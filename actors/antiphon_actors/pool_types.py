@@ -119,6 +119,23 @@ def is_part(name: str, session: str) -> bool:
     return name == session or name.startswith(f"{session}/")
 
 
+def is_of_pool(kind: str, name: str) -> bool:
+    """Whether actors of a kind are what people call by a name.
+
+    Args:
+        kind: As placement makes it: "MODULE:CLASS", several of them joined by "+", or "pool POOL", perhaps
+            with " #NUMBER".
+        name: A kind, a class with or without its module, or the pool of a rule.
+    """
+    base = kind.partition(" #")[0]
+    classes = base.split("+")
+    return (
+        name in (kind, *classes)
+        or base == f"pool {name}"
+        or any(each.rpartition(":")[2] == name for each in classes)
+    )
+
+
 def is_version(kind: str, app: str) -> bool:
     """Whether supervisors of a kind run an app ("NAME"), or a version of it ("NAME@VERSION")."""
     return kind == app or kind.startswith(f"{app}@")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.ray.pool_support import (
@@ -30,6 +31,7 @@ from antiphon_actors.pool_types import (
     Role,
     StartActor,
     Want,
+    is_of_pool,
 )
 from antiphon_actors.pools import NodePools
 
@@ -208,6 +210,28 @@ def test_what_is_only_reserved_is_not_left() -> None:
     pools = filled()
     pools.acquire("a", [Want(ECHO, Mode.DEDICATED)] * 3, 0.0)
     assert all(not actor.leases for actor in pools.ready())
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("Echo", {"a.b:Echo", "a.b:Echo #2", "c:Other+a.b:Echo"}),
+        ("a.b:Echo", {"a.b:Echo", "a.b:Echo #2", "c:Other+a.b:Echo"}),
+        ("light", {"pool light", "pool light #2"}),
+        ("Other", {"c:Other+a.b:Echo"}),
+        ("pool", set()),
+    ],
+)
+def test_what_people_call_a_pool(name: str, kinds: set[str]) -> None:
+    everything = [
+        "a.b:Echo",
+        "a.b:Echo #2",
+        "c:Other+a.b:Echo",
+        "pool light",
+        "pool light #2",
+        "d:EchoService",
+    ]
+    assert {kind for kind in everything if is_of_pool(kind, name)} == kinds
 
 
 STEPS = st.lists(

@@ -123,6 +123,7 @@ class FakeSupervisor(WatchedActor):
     async def cancel_session(self, session_id: str) -> bool:
         if session_id in self._names:
             self._names.remove(session_id)
+            await self._agent.call("release", f"{session_id}/{session_id}", deadline_secs=20.0)
         return True
 
     def session_names(self) -> list[str]:
