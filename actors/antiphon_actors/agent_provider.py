@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import ray
+from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
 from antiphon.errors import PlacementError
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.placement.places import PlacedProcessor, demands
@@ -17,6 +19,8 @@ from antiphon_actors.session.home import Host
 from antiphon_actors.session.spec import AttachSpec
 
 ACQUIRE_DEADLINE_SECS = 30.0
+ATTACH_DEADLINE_SECS = 30.0
+RELEASE_DEADLINE_SECS = 10.0
 
 
 class _Attachments:
@@ -26,7 +30,7 @@ class _Attachments:
     would cost several milliseconds.
     """
 
-    def __init__(self, agent: Any) -> None:
+    def __init__(self, agent: AgentClient) -> None:
         self._agent = agent
         # As many as the session has processors.
         self._waiting: list[tuple[int, AttachSpec]] = []
@@ -49,8 +53,11 @@ class _Attachments:
         specs, self._waiting, self._call = self._waiting, [], None
         leases = [lease_id for lease_id, _ in specs]
         try:
-            found = await self._agent.attach.remote(specs)
-        except RayError as error:
+            # It may be repeated: what it has built is not built again.
+            found = await self._agent.call(
+                "attach", specs, uuid.uuid4().hex, deadline_secs=ATTACH_DEADLINE_SECS
+            )
+        except (RayError, TimeoutError) as error:
             return dict.fromkeys(leases, error)
         return dict(zip(leases, found, strict=True))
 
@@ -70,8 +77,9 @@ class _LeasedHost:
 
     async def attach(self, spec: AttachSpec) -> None:
         error = await self._attachments.attach(self._place.lease_id, spec)
-        if isinstance(error, RayError):
-            raise PlacementError(f"the node agent is gone: {error}") from error
+        if isinstance(error, (RayError, TimeoutError)):
+            why = str(error) or "no answer in time"
+            raise PlacementError(f"the node agent is gone: {why}") from error
         if error is not None:
             raise PlacementError(f"{error} ({self.description})") from error
 
@@ -88,7 +96,7 @@ class AgentProvider:
         owner: The session; what it has not given back itself ends with its own place.
     """
 
-    def __init__(self, agent: Any, owner: str) -> None:
+    def __init__(self, agent: AgentClient, owner: str) -> None:
         self._agent = agent
         self._owner = owner
         self._attachments = _Attachments(agent)
@@ -110,10 +118,13 @@ class AgentProvider:
         needed = demands(moved)
         wanted = [ActorWanted(each.kind, each.mode, each.resources, each.labels) for each in needed]
         try:
-            async with asyncio.timeout(ACQUIRE_DEADLINE_SECS):
-                places = await self._agent.acquire_all.remote(
-                    self._name(session_id), wanted, [each.actor_id for each in _leased(avoid)]
-                )
+            places = await self._agent.call(
+                "acquire_all",
+                self._name(session_id),
+                wanted,
+                [each.actor_id for each in _leased(avoid)],
+                deadline_secs=ACQUIRE_DEADLINE_SECS,
+            )
         except (RayError, TimeoutError) as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, NoActorError):
@@ -130,11 +141,18 @@ class AgentProvider:
     async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
         """Gives back some of a session's actors."""
         for lease_id in {each.lease_id for each in _leased(hosts)}:
-            self._agent.release_lease.remote(lease_id)
+            await self._tell("release_lease", lease_id)
 
     async def release(self, session_id: str) -> None:
         """Gives back every actor of a session."""
-        await self._agent.release.remote(self._name(session_id))
+        await self._tell("release", self._name(session_id))
+
+    async def _tell(self, method: str, what: object) -> None:
+        try:
+            await self._agent.call(method, what, deadline_secs=RELEASE_DEADLINE_SECS)
+        except TimeoutError:
+            # An agent that comes back finds by itself what nobody uses.
+            logger.warning("actors were not given back", place=what)
 
     def _name(self, session_id: str) -> str:
         """The pipeline's name with the agent, apart from that of its supervisor's place."""

@@ -12,6 +12,9 @@ from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.processor_actor import DEFAULT_HOST, ActorFacts
 from antiphon_actors.session.network import Network
 
+NAMESPACE = "antiphon"
+"""Ray namespace of detached agents and their actors."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
@@ -40,7 +43,7 @@ class AgentSettings:
 
     Attributes:
         hub_dir: Directory for the Unix sockets of the node's actors; must exist, mode 0700. Empty:
-            the agent makes one, and removes it when it shuts down.
+            the agent makes one, and removes it when it shuts down. A detached agent keeps its state there.
         pools: Capacity rules.
         warm_workers: Blank workers kept started, beyond the reserve of actors.
         start_deadline_secs: How long an actor may take to be ready.
@@ -50,10 +53,12 @@ class AgentSettings:
         supervisor_arguments: Further keyword arguments of its constructor.
         network: How sessions may use other nodes; None if each stays on one. With it hosts and
             supervisors are constructed with `network=Network(...)`.
-        detached: The agent outlives the job that made it, and so do those it makes on other nodes;
-            see `create_agent`.
-        models: How models that sessions share run. If they are not the default, supervisors are
-            constructed with `models=ModelSettings(...)`.
+        detached: The agent and its actors outlive the job that made it, and one another: see `create_agent`.
+        models: How models that sessions share run. If they are not the default, actors are constructed with
+            `models=ModelSettings(...)`.
+        orphaned_secs: How long actors wait for the return of an agent that is gone, before they end.
+        unused_secs: How long after its restart an agent frees the places that nobody uses: who was given one,
+            or was to free it, has had its time by then.
     """
 
     hub_dir: str
@@ -66,6 +71,8 @@ class AgentSettings:
     network: NetworkSettings | None = None
     detached: bool = False
     models: ModelSettings = field(default_factory=ModelSettings)
+    orphaned_secs: float = 60.0
+    unused_secs: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +166,18 @@ class Deaths:
     cursor: int
     deaths: tuple[ActorDeath, ...]
     missed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Answer of `NodeAgent.suspect`.
+
+    Attributes:
+        finding: "alive": nothing is wrong with it. "stuck": its event loop does nothing; its sessions are
+            being moved off, and it is killed then. "frozen": its process did nothing; it has been killed.
+            "dead": it is gone. The last two are, or were, reported by `NodeAgent.deaths`.
+        text: What was found, for people.
+    """
+
+    finding: Literal["alive", "stuck", "frozen", "dead"]
+    text: str

@@ -7,11 +7,9 @@ from typing import Any
 
 import ray
 
-from antiphon_actors.agent_types import AgentSettings
+from antiphon_actors.agent_types import NAMESPACE, AgentSettings
 from antiphon_actors.node_agent import NodeAgent
 from antiphon_actors.processor_actor import actor_options, remote_class
-
-NAMESPACE = "antiphon"
 
 
 def agent_name(node_id: str) -> str:
@@ -27,14 +25,15 @@ def create_agent(
     Args:
         settings: How it works.
         node_id: Which node; None for that of this process.
-        detached: It outlives the job that made it, has a name (`agent_name`), and an
-            existing one is returned; otherwise it dies with its creator.
+        detached: It outlives the job that made it, has a name (`agent_name`), and an existing one is returned;
+            it is to be ended by `agent_client.end_agent`. Ray restarts it if it dies, and it goes on with its
+            actors, which are detached, too, and end by themselves if it does not come back for a minute.
+            Otherwise it dies with its creator, and its actors with it.
     """
     node_id = node_id or ray.get_runtime_context().get_node_id()
     options = actor_options(node_id, {})
     if detached:
         settings = replace(settings, detached=True)
-        # Its children die with it, so a restarted one truthfully begins with nothing.
         options |= {
             "name": agent_name(node_id),
             "namespace": NAMESPACE,

@@ -249,7 +249,8 @@ class LocalCluster(_ClusterBase):
         # `_janitor.py` makes the directory, so that none exists before somebody is there to
         # remove it.
         self._directory = choose_directory(settings.temp_root)
-        variables = ray_environment(self._token)
+        several = bool(settings.further_nodes)
+        variables = ray_environment(self._token, several_nodes=several)
         environment = {**os.environ, **variables, **settings.environment}
         environment["PYTHONPATH"] = python_path(environment)
         # Ray's processes must not believe that they belong to another cluster.

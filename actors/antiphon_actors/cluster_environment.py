@@ -22,6 +22,7 @@ from antiphon_actors.ray_internal import LAZY_IMPORTS_OF_RAY
 PRELOADED_MODULES = (
     *LAZY_IMPORTS_OF_RAY,
     "uvloop",
+    "antiphon_actors._worker_setup",
     "antiphon_actors.node_agent",
     "antiphon_actors.processor_actor",
     "antiphon_actors.processor_host",
@@ -47,14 +48,15 @@ _TUNING = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-_PRODUCTION = {
+_SEVERAL_NODES = {
     # A lost node is noticed in 4-9 s (defaults: 13 s when killed, 63 s when frozen).
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_metrics_report_interval_ms": "1000",
 }
+
+_PRODUCTION = {**_SEVERAL_NODES, "RAY_metrics_report_interval_ms": "1000"}
 
 
 def generate_token() -> str:
@@ -80,18 +82,22 @@ def _exists(module: str) -> bool:
     return False
 
 
-def ray_environment(token: str, *, preload: Iterable[str] = PRELOADED_MODULES) -> dict[str, str]:
+def ray_environment(
+    token: str, *, several_nodes: bool = False, preload: Iterable[str] = PRELOADED_MODULES
+) -> dict[str, str]:
     """Returns the environment of a private cluster on this machine.
 
     The token goes to Ray's processes by this environment alone; nothing writes it to a file.
 
     Args:
         token: Secret that every process of the cluster presents to the others.
+        several_nodes: Whether one of its nodes may be lost and the others go on.
         preload: Modules that workers import ahead of need; those that are not installed are
             left out.
     """
     return {
         **_TUNING,
+        **(_SEVERAL_NODES if several_nodes else {}),
         # Records of every call for the dashboard's tables: they grow with the sessions in the control
         # service, and nobody reads them.
         "RAY_task_events_report_interval_ms": "0",

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -144,6 +144,46 @@ def demo(
             )
         )
     raise typer.Exit(code)
+
+
+@app.command()
+def drain(
+    what: Annotated[str, typer.Argument(metavar="node|pool|app", help="What to empty.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The node's id or its beginning; the processors' class or pool; APP or APP@VERSION."
+        ),
+    ] = "",
+    deadline: Annotated[
+        float, typer.Option(metavar="SECS", min=0.0, help="How long sessions may take.")
+    ] = 300.0,
+    reason: Annotated[str, typer.Option(help="Why, for status and logs.")] = "asked for",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Call it off, or let new sessions in again.")
+    ] = False,
+) -> None:
+    """Let no new sessions in; let those that are there end, or move; then end the actors.
+
+    On the cluster RAY_ADDRESS names. Whoever interrupts the command leaves the drain as it is.
+    """
+    from antiphon_actors.drain_command import DrainOptions, drain_on_cluster
+    from antiphon_actors.drains import TargetKind
+
+    if what not in get_args(TargetKind):
+        raise ConfigError(f"drain {what}: choose one of {', '.join(get_args(TargetKind))}")
+    if what != "node" and not name:
+        raise ConfigError(f"drain {what}: name it")
+    options = DrainOptions(
+        what=cast(TargetKind, what),
+        name=name,
+        deadline_secs=deadline,
+        reason=reason,
+        wait=not no_wait,
+        cancel=cancel,
+    )
+    run_command(drain_on_cluster(options, os.environ.get("RAY_ADDRESS"), err.print))
 
 
 @app.command()

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,8 @@ T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CLEAN_UP_DEADLINE_SECS = 4.0
 """How long the clean-up after a signal may take before the process ends without it."""
+
+_REMOVE_PAUSES_SECS = (0.02, 0.05, 0.1, 0.1)
 
 _scratch: set[Path] = set()
 
@@ -146,5 +149,10 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    # A process that is just being killed may make a file there once more.
+    for pause_secs in _REMOVE_PAUSES_SECS:
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            break
+        time.sleep(pause_secs)
     _scratch.discard(path)

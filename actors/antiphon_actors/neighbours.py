@@ -16,19 +16,24 @@ from typing import Any, TypeVar
 
 import ray
 from loguru import logger
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from antiphon_actors import ray_internal
-from antiphon_actors.agent_types import ActorPlace, ActorWanted
+from antiphon_actors.agent_client import end_agent
+from antiphon_actors.agent_store import KeptElsewhere
+from antiphon_actors.agent_types import ActorPlace, ActorWanted, Verdict
 from antiphon_actors.channels.errors import CredentialsError
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.models.specs import ModelWanted
 from antiphon_actors.models.wire import Member
+from antiphon_actors.node_watch import ASK_SECS, SILENT_SECS, NodeWatch
 from antiphon_actors.pool_types import is_part
 
 T = TypeVar("T")
 
 START_DEADLINE_SECS = 30.0
+SUSPECT_DEADLINE_SECS = 4.0
+LEAVE_DEADLINE_SECS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,6 @@ class Node:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Elsewhere:
-    """A place of another node: whose, and its lease there."""
-
-    session_id: str
-    node_id: str
-    lease_id: int
-
-
 @dataclass(slots=True, eq=False)
 class _Question:
     """A request for places under way to another node.
@@ -79,7 +75,7 @@ class _Question:
 
 
 AcquireHere = Callable[[str, Sequence[ActorWanted], Iterable[str]], Awaitable[list[ActorPlace]]]
-AttachHere = Callable[[Sequence[tuple[int, Any]]], Awaitable[list[BaseException | None]]]
+AttachHere = Callable[[Sequence[tuple[int, Any]], str], Awaitable[list[BaseException | None]]]
 
 
 class Neighbours:
@@ -92,6 +88,8 @@ class Neighbours:
         acquire_here: Gives a session places on this node: all it wants, or none.
         attach_here: Passes specs on to actors of this node.
         release_here: Frees leases of this node.
+        changed: Told when there are other places elsewhere than before.
+        lost: Told of each place on a node that is lost.
     """
 
     def __init__(
@@ -103,6 +101,8 @@ class Neighbours:
         acquire_here: AcquireHere,
         attach_here: AttachHere,
         release_here: Callable[[Iterable[int]], None],
+        changed: Callable[[], None],
+        lost: Callable[[KeptElsewhere], None],
     ) -> None:
         self._here = here
         self._nodes = nodes
@@ -110,18 +110,38 @@ class Neighbours:
         self._acquire_here = acquire_here
         self._attach_here = attach_here
         self._release_here = release_here
+        self._changed = changed
+        self._report_lost = lost
         self._agents: dict[str, asyncio.Task[Any]] = {}
         # As many as sessions have places elsewhere.
-        self._places: dict[int, _Elsewhere] = {}
+        self._places: dict[int, KeptElsewhere] = {}
         # Bounded by the requests that wait here.
         self._asking: list[_Question] = []
         self._numbers = itertools.count(-1, -1)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._watch = NodeWatch()
+        self._watching: asyncio.Task[None] | None = None
+        # Nodes whose answer is awaited.
+        self._asked: set[str] = set()
+        # Sessions with places on nodes that were lost: what is to be freed there if they come back.
+        self._owed: dict[str, set[str]] = {}
 
     @property
     def node_ids(self) -> list[str]:
         """The nodes on which agents were started."""
         return list(self._agents)
+
+    def kept(self) -> tuple[KeptElsewhere, ...]:
+        """The places elsewhere, for a restarted agent."""
+        return tuple(self._places.values())
+
+    def take_over(self, kept: Iterable[KeptElsewhere]) -> None:
+        """Goes on with the places that the agent before had elsewhere."""
+        for place in kept:
+            self._places[place.number] = place
+        self._numbers = itertools.count(min(self._places, default=0) - 1, -1)
+        for node_id in {place.node_id for place in self._places.values()}:
+            self._spawn(self._reach(node_id))
 
     async def acquire_all(
         self, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
@@ -185,7 +205,9 @@ class Neighbours:
                 return found
         raise refusal
 
-    async def attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+    async def attach(
+        self, specs: Sequence[tuple[int, Any]], call: str
+    ) -> list[BaseException | None]:
         """Passes specs on to the actors in which a session has its places, on whatever node."""
         by_node: dict[str, list[int]] = {}
         for number, (lease_id, _) in enumerate(specs):
@@ -197,12 +219,12 @@ class Neighbours:
         async def one(node_id: str, numbers: list[int]) -> None:
             group = [specs[number] for number in numbers]
             if node_id == self._here:
-                found = await self._attach_here(group)
+                found = await self._attach_here(group, call)
             else:
                 theirs = [(self._places[lease_id].lease_id, spec) for lease_id, spec in group]
                 try:
                     agent = await self._agent(node_id)
-                    found = await agent.attach.remote(theirs)
+                    found = await agent.attach.remote(theirs, call)
                 except RayError as error:
                     found = [_cause(error)] * len(group)
             results.update(zip(numbers, found, strict=True))
@@ -215,7 +237,7 @@ class Neighbours:
         node_ids = set()
         for lease_id, place in list(self._places.items()):
             if is_part(place.session_id, session_id):
-                del self._places[lease_id]
+                self._forget(lease_id)
                 node_ids.add(place.node_id)
         for question in self._asking:
             if is_part(question.session_id, session_id):
@@ -230,12 +252,25 @@ class Neighbours:
         """Frees places of whatever node; unknown ones are ignored."""
         near = []
         for lease_id in lease_ids:
-            place = self._places.pop(lease_id, None)
+            place = self._forget(lease_id)
             if place is not None:
                 self._spawn(self._release_there(place.node_id, [place.lease_id]))
             elif lease_id > 0:
                 near.append(lease_id)
         self._release_here(near)
+
+    async def suspect(self, actor_id: str, reason: str) -> Verdict:
+        """Has the agent of its node find out how an actor is; see `NodeAgent.suspect`."""
+        place = next((p for p in self._places.values() if p.actor_id == actor_id), None)
+        if place is None:
+            return Verdict("dead", "the actor is gone")
+        try:
+            async with asyncio.timeout(SUSPECT_DEADLINE_SECS):
+                agent = await self._agent(place.node_id)
+                verdict: Verdict = await agent.suspect.remote(actor_id, reason)
+        except (RayError, NoActorError, TimeoutError) as error:
+            return Verdict("dead", f"its node does not answer: {error!r}")
+        return verdict
 
     async def renew_certificates(self) -> None:
         """Has the certificates of the other nodes replaced.
@@ -249,14 +284,18 @@ class Neighbours:
             except RayError as error:
                 raise CredentialsError(f"node {node_id}: {_cause(error)}") from error
 
+    def close(self) -> None:
+        """Asks and watches no more; the other agents stay."""
+        for task in [*self._tasks, *filter(None, [self._watching])]:
+            task.cancel()
+
     async def shutdown(self, wait_secs: float) -> None:
         """Ends the agents of the other nodes and all their actors."""
-        for task in list(self._tasks):
-            task.cancel()
+        self.close()
         agents = [
             await self._agent(node_id) for node_id, task in self._agents.items() if task.done()
         ]
-        ends = [asyncio.ensure_future(_end(agent, wait_secs)) for agent in agents]
+        ends = [asyncio.ensure_future(end_agent(agent, 2 * wait_secs)) for agent in agents]
         if ends:
             await asyncio.wait(ends)
 
@@ -309,6 +348,7 @@ class Neighbours:
     ) -> list[ActorPlace]:
         question = _Question(session_id, node_id)
         self._asking.append(question)
+        self._watch.used(node_id, _now())
         try:
             agent = await self._agent(node_id)
             found = await agent.acquire_all.remote(session_id, list(wanted), list(avoid))
@@ -325,8 +365,11 @@ class Neighbours:
         places = []
         for place in found:
             number = next(self._numbers)
-            self._places[number] = _Elsewhere(session_id, node_id, place.lease_id)
+            self._places[number] = KeptElsewhere(
+                number, session_id, node_id, place.lease_id, place.actor_id
+            )
             places.append(replace(place, lease_id=number))
+        self._changed()
         return places
 
     async def _release_there(self, node_id: str, lease_ids: Sequence[int]) -> None:
@@ -351,7 +394,76 @@ class Neighbours:
             raise NoActorError(
                 f"the agent of node {node_id} did not start within {START_DEADLINE_SECS:g} s", True
             ) from None
+        for session_id in self._owed.pop(node_id, ()):
+            await agent.release.remote(session_id)
+        self._watch.joined(node_id, _now())
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._keep_watch())
         return agent
+
+    async def _reach(self, node_id: str) -> None:
+        try:
+            await self._agent(node_id)
+        except (RayError, NoActorError) as error:
+            logger.warning("a node cannot be reached", node_id=node_id, error=str(error))
+            self._lose(node_id)
+
+    async def _keep_watch(self) -> None:
+        """Asks each node for signs of life, and gives up those that are silent or not needed."""
+        while True:
+            for node_id in self._watch.nodes:
+                if node_id not in self._asked:
+                    self._spawn(self._ask_for_life(node_id))
+            await asyncio.sleep(ASK_SECS)
+            now = _now()
+            for place in self._places.values():
+                self._watch.used(place.node_id, now)
+            for node_id in self._watch.lost(now):
+                self._lose(node_id)
+            for node_id in self._watch.idle(now):
+                logger.info("a node is given up, as nobody uses it", node_id=node_id)
+                self._spawn(self._leave(node_id))
+
+    async def _ask_for_life(self, node_id: str) -> None:
+        task = self._agents.get(node_id)
+        if task is None or not task.done() or task.cancelled() or task.exception():
+            return
+        self._asked.add(node_id)
+        try:
+            async with asyncio.timeout(SILENT_SECS):
+                await task.result().ctl_pid.remote()
+            self._watch.heard(node_id, _now())
+        except (ActorUnavailableError, TimeoutError):
+            # It is asked again, until it has been silent for too long.
+            pass
+        except RayError as error:
+            logger.warning("the agent of a node is gone", node_id=node_id, error=str(error))
+            self._lose(node_id)
+        finally:
+            self._asked.discard(node_id)
+
+    async def _leave(self, node_id: str) -> None:
+        """Ends the agent of a node that nobody uses; who asks for the node now gets a new one."""
+        task = self._agents.pop(node_id, None)
+        if task is not None and task.done() and not task.cancelled() and not task.exception():
+            await end_agent(task.result(), LEAVE_DEADLINE_SECS)
+
+    def _lose(self, node_id: str) -> None:
+        """Gives up a node and the places there: its sessions find by their links what they lack."""
+        logger.error("a node is lost", node_id=node_id)
+        self._agents.pop(node_id, None)
+        self._watch.left(node_id)
+        for number, place in list(self._places.items()):
+            if place.node_id == node_id:
+                self._forget(number)
+                self._owed.setdefault(node_id, set()).add(place.session_id)
+                self._report_lost(place)
+
+    def _forget(self, number: int) -> KeptElsewhere | None:
+        place = self._places.pop(number, None)
+        if place is not None:
+            self._changed()
+        return place
 
     def _give_back(self, asking: asyncio.Task[list[ActorPlace]]) -> None:
         """Frees what was granted to who does not wait any more."""
@@ -375,14 +487,8 @@ def living_nodes() -> list[Node]:
     ]
 
 
-async def _end(agent: Any, wait_secs: float) -> None:
-    try:
-        async with asyncio.timeout(2 * wait_secs):
-            await agent.shutdown.remote(wait_secs)
-    except (RayError, TimeoutError) as error:  # its actors die with it
-        logger.debug("node agent did not shut down in time", error=repr(error))
-    finally:
-        ray.kill(agent)
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _cause(error: RayError) -> BaseException:

@@ -1,29 +1,31 @@
-"""One actor a node: owns the processor and supervisor actors there.
+"""One actor a node: starts the processor and supervisor actors there, and looks after them.
 
 Ray kills an actor's children when their owner dies. A supervisor that owned its processor actors
-would take them along, so the agent owns both, and each outlives a restart of the other. The agent
-does little and holds no session state; its decisions are those of `antiphon_actors.pools`.
+would take them along, so the agent owns both, and each outlives a restart of the other. The actors of a
+detached agent are detached too: they outlive it, and when Ray has restarted it, it takes them over.
+
+The agent holds no session state. Who gets which actor is decided in `antiphon_actors.pools`, which of them
+have to go in `antiphon_actors.caretaker`; `antiphon_actors.fleet` starts and ends them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import importlib
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import ray
 from loguru import logger
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from antiphon.errors import AntiphonError, PlacementError
+from antiphon_actors.agent_store import AgentState, AgentStore, KeptActor, KeptElsewhere
 from antiphon_actors.agent_types import (
     ActorDeath,
     ActorLease,
@@ -32,13 +34,20 @@ from antiphon_actors.agent_types import (
     AgentSettings,
     Deaths,
     Introduction,
+    Verdict,
 )
+from antiphon_actors.caretaker import Caretaker
 from antiphon_actors.channels import CredentialsError
+from antiphon_actors.deaths import DeathLog
+from antiphon_actors.drains import DrainProgress, DrainTarget, TargetKind
 from antiphon_actors.errors import NoActorError
+from antiphon_actors.evacuation import Evacuation
+from antiphon_actors.fleet import Fleet, Member
+from antiphon_actors.hub_directory import fixed_hub_dir, make_hub_dir
 from antiphon_actors.models.agent_models import AgentModels
 from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.models.specs import ModelWanted
-from antiphon_actors.models.wire import Member
+from antiphon_actors.models.wire import Member as ModelMember
 from antiphon_actors.pool_types import (
     Action,
     Grant,
@@ -52,16 +61,9 @@ from antiphon_actors.pool_types import (
     Want,
 )
 from antiphon_actors.pools import NodePools
-from antiphon_actors.processor_actor import (
-    ActorFacts,
-    ProcessorActor,
-    WatchedActor,
-    actor_options,
-    reason_of,
-    remote_class,
-    until_gone,
-)
-from antiphon_actors.ray_internal import WorkerPrestarter, actor_id_of
+from antiphon_actors.processor_actor import ActorFacts, WatchedActor, reason_of
+from antiphon_actors.ray_internal import WorkerPrestarter
+from antiphon_actors.takeover import Takeover
 from antiphon_actors.warm_workers import KEEP_ALIVE_SECS, WarmWorkers
 
 if TYPE_CHECKING:
@@ -69,18 +71,9 @@ if TYPE_CHECKING:
     from antiphon_actors.node_network import NodeNetwork
     from antiphon_actors.session.network import Network
 
-KEPT_DEATHS = 1024
-# How long an actor may take to close its sockets before it is killed anyway.
-_STOP_SECS = 0.5
+T = TypeVar("T")
+
 _REFILL_DELAY_SECS = 0.25
-
-
-@dataclass(slots=True)
-class _Running:
-    handle: Any
-    actor_id: str
-    facts: ActorFacts | None = None
-    watch: asyncio.Task[None] | None = None
 
 
 class NodeAgent(WatchedActor):
@@ -95,31 +88,53 @@ class NodeAgent(WatchedActor):
     def __init__(self, settings: AgentSettings) -> None:
         super().__init__()
         self._settings = settings
-        self._pools = NodePools(settings.pools)
-        self._running: dict[int, _Running] = {}
+        # Of actors, leases, requests and deaths: none of a restarted agent may be one of the agent before.
+        first = time.time_ns() // 1_000_000 if settings.detached else 1
+        self._pools = NodePools(settings.pools, first_number=first)
+        self._fleet = Fleet(settings, self, self._spawn)
+        self._evacuation = Evacuation(
+            self._pools, self._fleet, perform=self._perform, elsewhere=lambda: self._across
+        )
+        self._caretaker = Caretaker(
+            settings,
+            self._pools,
+            self._fleet,
+            self._evacuation,
+            perform=self._perform,
+            spawn=self._spawn,
+            on_drains=self._save_soon,
+        )
+        self._takeover = Takeover(
+            self._pools,
+            self._fleet,
+            perform=self._perform,
+            joined=self._caretaker.joined,
+            unused_secs=settings.unused_secs,
+        )
         self._answers: dict[int, asyncio.Future[Grant]] = {}
-        self._deaths: deque[ActorDeath] = deque(maxlen=KEPT_DEATHS)
-        self._death_count = 0
-        self._death_news = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._deaths = DeathLog(first - 1)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._clock_news = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._open = asyncio.Event()
         self._workers = WarmWorkers(
             settings.warm_workers, WorkerPrestarter(keep_alive_secs=KEEP_ALIVE_SECS)
         )
-        self._node_id = ""
-        self._hub_dir = settings.hub_dir
+        self._store: AgentStore | None = None
+        self._saving = False
         self._across: NodeNetwork | None = None
-        self._classes: dict[Role, Any] = {}
         self._models = AgentModels(settings.models, self._models_elsewhere)
+        if settings.detached:
+            # Ray may have restarted it, and nobody may call it for long: its actors wait.
+            _ = self._spawn(self._ready(), "begin")
 
     async def start(self) -> ActorFacts:
         """Begins to fill the reserve; later calls only answer.
 
         Other methods start the agent themselves, so that one restarted by Ray goes on working.
         """
-        self._ensure_started()
-        return ActorFacts(uri="", pid=os.getpid(), prefix=0, node_id=self._node_id)
+        await self._ready()
+        return ActorFacts(uri="", pid=os.getpid(), prefix=0, node_id=self._fleet.node_id)
 
     async def acquire(
         self,
@@ -162,33 +177,42 @@ class NodeAgent(WatchedActor):
         Raises:
             NoActorError: Something of it is not free and cannot be had in time; what, and why.
         """
-        self._ensure_started()
+        await self._ready()
         if self._across is not None and self._across.neighbours is not None:
             return await self._across.neighbours.acquire_all(session_id, wanted, avoid)
         return await self._acquire_here(session_id, wanted, avoid)
 
-    async def attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+    async def attach(
+        self, specs: Sequence[tuple[int, Any]], call: str = ""
+    ) -> list[BaseException | None]:
         """Passes specs on to the actors in which a session has its places, side by side.
 
         Args:
             specs: Each with the lease of a place in its actor.
+            call: Names this call, so that it may be repeated when the answer was lost: what it has built
+                already is not built again.
 
         Returns:
             For each, what went wrong, or None.
         """
+        await self._ready()
         if self._across is not None and self._across.neighbours is not None:
-            return await self._across.neighbours.attach(specs)
-        return await self._attach_here(specs)
+            return await self._across.neighbours.attach(specs, call)
+        return await self._attach_here(specs, call)
 
-    async def _attach_here(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
-        async def one(lease_id: int, spec: Any) -> None:
+    async def _attach_here(
+        self, specs: Sequence[tuple[int, Any]], call: str
+    ) -> list[BaseException | None]:
+        async def one(index: int, lease_id: int, spec: Any) -> None:
             number = self._pools.actor_of(lease_id)
-            running = self._running.get(number) if number is not None else None
-            if running is None:
+            member = self._fleet.get(number) if number is not None else None
+            if member is None:
                 raise NoActorError("the actor has died")
-            await running.handle.attach.remote(spec)
+            await member.handle.attach.remote(spec, f"{call}/{lease_id}/{index}" if call else "")
 
-        found = await asyncio.gather(*(one(*item) for item in specs), return_exceptions=True)
+        found = await asyncio.gather(
+            *(one(index, *item) for index, item in enumerate(specs)), return_exceptions=True
+        )
         return [_portable(error) for error in found]
 
     async def start_supervisor(
@@ -203,7 +227,7 @@ class NodeAgent(WatchedActor):
 
         Args:
             session_id: Whose supervisor.
-            kind: Sessions of the same kind (a bot and its version, say) may share one.
+            kind: Sessions of the same kind ("APP@VERSION", say) may share one.
             mode: A supervisor for this session alone, or one with free slots.
             resources: Ray resources it must reserve.
             avoid: Ids of actors that must not be chosen.
@@ -214,7 +238,9 @@ class NodeAgent(WatchedActor):
         want = Want(PoolKey.of(Role.SUPERVISOR, kind, resources), Mode(mode))
         return (await self._lease(session_id, [want], avoid))[0]
 
-    async def acquire_model(self, wanted: ModelWanted, avoid: Sequence[str] = ()) -> list[Member]:
+    async def acquire_model(
+        self, wanted: ModelWanted, avoid: Sequence[str] = ()
+    ) -> list[ModelMember]:
         """Gives a process the actors of a model, after the first of them is ready.
 
         Args:
@@ -224,7 +250,7 @@ class NodeAgent(WatchedActor):
         Raises:
             NoActorError: There is none to be had, and why.
         """
-        self._ensure_started()
+        await self._ready()
         return await self._models.acquire(wanted, avoid)
 
     async def release(self, session_id: str) -> None:
@@ -232,14 +258,14 @@ class NodeAgent(WatchedActor):
 
         Its dedicated actors are killed; pooled ones stay until they have been idle for a while.
         """
-        self._ensure_started()
+        await self._ready()
         self._perform(self._pools.release(session_id, time.monotonic()))
         if self._across is not None and self._across.neighbours is not None:
             await self._across.neighbours.release(session_id)
 
     async def release_lease(self, lease_id: int) -> None:
         """Frees one place; unknown ones are ignored."""
-        self._ensure_started()
+        await self._ready()
         if self._across is not None and self._across.neighbours is not None:
             self._across.neighbours.release_leases([lease_id])
         else:
@@ -251,11 +277,85 @@ class NodeAgent(WatchedActor):
         Raises:
             CredentialsError: It would have no certificate; why.
         """
-        self._ensure_started()
+        await self._ready()
         if self._across is None:
-            return Introduction(self._hub_dir, None)
+            return Introduction(self._fleet.hub_dir, None)
         await self._across.ready()
-        return Introduction(self._hub_dir, self._across.network)
+        return Introduction(self._fleet.hub_dir, self._across.network)
+
+    async def suspect(self, actor_id: str, reason: str) -> Verdict:
+        """Finds out how an actor is whose link was lost, or that is silent; within 3 s, a stopped one at once.
+
+        One that is dead or frozen is killed for certain, and reported by `deaths`. One that is stuck gets no
+        new sessions, and its sessions are moved off it.
+
+        Args:
+            actor_id: Ray's id, hexadecimal.
+            reason: What was noticed, for people.
+        """
+        await self._ready()
+        member = self._fleet.find(actor_id)
+        if member is not None:
+            return await self._caretaker.suspect(member, reason)
+        if self._across is not None and self._across.neighbours is not None:
+            return await self._across.neighbours.suspect(actor_id, reason)
+        return Verdict("dead", "the actor is gone")
+
+    async def evacuate(
+        self, uris: Sequence[str], sessions: Sequence[str], reason: str, deadline_secs: float
+    ) -> list[str]:
+        """Has sessions that are supervised here moved off processes, of whatever node.
+
+        Args:
+            uris: Of the processes' hubs.
+            sessions: Whose processors are to move.
+            reason: Why, for people.
+            deadline_secs: How long that may take.
+
+        Returns:
+            Those that could not be moved.
+        """
+        await self._ready()
+        return await self._evacuation.evacuate(uris, sessions, reason, deadline_secs)
+
+    async def drain(
+        self,
+        what: TargetKind,
+        name: str = "",
+        deadline_secs: float = 300.0,
+        reason: str = "asked for",
+    ) -> int:
+        """Empties this node, a pool of it, or an app on it; returns at once.
+
+        No new sessions come. Those that are there may end by themselves; after half of the time they are moved
+        where that can be done, and what is left at the deadline is ended.
+
+        Args:
+            what: See `DrainTarget`; "node" is this one, whatever the name.
+            name: As there.
+            deadline_secs: How long sessions may take.
+            reason: Why, for people.
+
+        Returns:
+            The number of the drain, in `drains`.
+        """
+        await self._ready()
+        name = self._fleet.node_id if what == "node" else name
+        return self._caretaker.drain(DrainTarget(what, name), deadline_secs, reason)
+
+    async def drains(self) -> list[DrainProgress]:
+        """How the drains of this node are getting on."""
+        await self._ready()
+        return self._caretaker.drain_progress()
+
+    async def cancel_drain(self, number: int) -> None:
+        """Calls a drain off, or lets in again what it has closed.
+
+        Raises:
+            LookupError: There is no such drain.
+        """
+        await self._ready()
+        self._caretaker.cancel_drain(number)
 
     async def certify(self, node_id: str, host: str, public_key_pem: bytes) -> Certified:
         """Issues a certificate to a node of the cluster; only the first agent can.
@@ -282,37 +382,33 @@ class NodeAgent(WatchedActor):
             since: The cursor of the answer before; -1 for the present one at once.
             wait_secs: How long to wait when there are none.
         """
-        self._ensure_started()
-        if since >= self._death_count:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._death_news.wait(), wait_secs)
-        fresh = self._death_count - since if since >= 0 else 0
-        # A cursor from before a restart of this agent is ahead of its count: all is new then.
-        missed = fresh > len(self._deaths) or fresh < 0
-        count = len(self._deaths) if missed else fresh
-        deaths = tuple(self._deaths)[len(self._deaths) - count :]
-        return Deaths(self._death_count, deaths, missed)
+        await self._ready()
+        return await self._deaths.after(since, wait_secs)
 
     async def status(self) -> dict[str, Any]:
-        """Numbers for tables: capacity, actors by kind, and each actor."""
+        """Numbers for tables: capacity, actors by kind, and each actor with its health."""
         return {
-            "node_id": self._node_id,
+            "node_id": self._fleet.node_id,
             "pid": os.getpid(),
             **self._pools.statistics(time.monotonic()),
             "prestart_refused": self._workers.refused,
-            "deaths": self._death_count,
+            "deaths": self._deaths.count,
             "models": self._models.statistics(),
             "model_processes": self._models.processes(),
             "network": self._across.statistics() if self._across is not None else None,
+            "drains": [progress.to_plain() for progress in self._caretaker.drain_progress()],
+            "adoption": self._takeover.statistics(),
+            "state_not_written": self._store.error if self._store is not None else "",
             "processes": [
                 {
-                    "actor_id": running.actor_id,
-                    "pid": running.facts.pid,
-                    "uri": running.facts.uri,
-                    "used": self._pools.used_slots(number),
+                    "actor_id": member.actor_id,
+                    "pid": member.facts.pid,
+                    "uri": member.facts.uri,
+                    "used": self._pools.used_slots(member.number),
+                    **self._caretaker.describe(member.number),
                 }
-                for number, running in self._running.items()
-                if running.facts is not None
+                for member in self._fleet.ready()
+                if member.facts is not None
             ],
         }
 
@@ -322,18 +418,20 @@ class NodeAgent(WatchedActor):
         elsewhere = asyncio.ensure_future(self._leave_network(wait_secs))
         models = asyncio.ensure_future(self._models.shutdown(wait_secs))
         ending = [task for task in self._tasks if task.get_name().startswith("end")]
-        watches = [entry.watch for entry in self._running.values() if entry.watch is not None]
-        if ending or watches:
-            await asyncio.wait([*ending, *watches], timeout=wait_secs)
+        if ending:
+            await asyncio.wait(ending, timeout=wait_secs)
+        await self._fleet.wait_for_end(wait_secs)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=wait_secs)
-        for number in list(self._running):
-            self._forget(number, kill=True)
         await asyncio.gather(elsewhere, models)
-        if self._hub_dir and not self._settings.hub_dir:
-            await asyncio.to_thread(shutil.rmtree, self._hub_dir, ignore_errors=True)
+        self._caretaker.close()
+        if self._store is not None:
+            self._store.remove()
+            self._store = None
+        if self._fleet.hub_dir and not self._settings.hub_dir:
+            await asyncio.to_thread(shutil.rmtree, self._fleet.hub_dir, ignore_errors=True)
         await self._workers.aclose()
 
     def statistics(self) -> dict[str, Any]:
@@ -356,11 +454,10 @@ class NodeAgent(WatchedActor):
     async def _lease(
         self, session_id: str, wanted: Sequence[Want], avoid: Iterable[str]
     ) -> list[ActorLease]:
-        self._ensure_started()
-        unwanted = set(avoid)
-        numbers = [n for n, entry in self._running.items() if entry.actor_id in unwanted]
+        await self._ready()
+        unwanted = self._fleet.numbers_of(avoid)
         now = time.monotonic()
-        request, actions = self._pools.acquire(session_id, wanted, now, avoid=numbers)
+        request, actions = self._pools.acquire(session_id, wanted, now, avoid=unwanted)
         answer = self._answers[request] = asyncio.get_running_loop().create_future()
         self._perform(actions)
         if self._pools.hurried:
@@ -376,11 +473,11 @@ class NodeAgent(WatchedActor):
             raise
         leases = []
         for place in grant.places:
-            running = self._running.get(place.actor)
-            if running is None or running.facts is None:
+            member = self._fleet.get(place.actor)
+            if member is None or member.facts is None:
                 self._free(grant)
                 raise NoActorError("the actor died as it was given away", True, 0.0)
-            leases.append(ActorLease(place.lease, running.actor_id, running.facts, running.handle))
+            leases.append(ActorLease(place.lease, member.actor_id, member.facts, member.handle))
         return leases
 
     def _free(self, grant: Grant) -> None:
@@ -389,12 +486,14 @@ class NodeAgent(WatchedActor):
         self._perform(self._pools.release_leases(leases, time.monotonic()))
 
     def _perform(self, actions: list[Action]) -> None:
+        # Before the answers that are given here: who has a place has it after a restart, too.
+        self._save_soon()
         for action in actions:
             match action:
                 case StartActor():
                     _ = self._spawn(self._start_actor(action), f"start {action.actor}")
                 case KillActor():
-                    self._end_actor(action)
+                    self._fleet.end(action.actor)
                 case Grant():
                     answer = self._answers.pop(action.request, None)
                     if answer is None or answer.done():
@@ -411,102 +510,55 @@ class NodeAgent(WatchedActor):
                     self._report_death(action)
         # Whatever happened may have changed when the clock is due.
         self._clock_news.set()
+        self._caretaker.changed()
 
-    # --- actors ---------------------------------------------------------------------------------
+    # --- actors: what the fleet tells -----------------------------------------------------------
 
     async def _start_actor(self, action: StartActor) -> None:
         if not self._pools.hurried:
             # A refill of the reserve leaves the machine to the session that has just been served.
             self._hurry.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), _REFILL_DELAY_SECS)
-        started = time.monotonic()
-        running: _Running | None = None
-        try:
-            async with asyncio.timeout(self._settings.start_deadline_secs):
-                if self._across is not None:
-                    await self._across.ready()
-                handle = self._create(action)
-                running = _Running(handle, actor_id_of(handle))
-                self._running[action.actor] = running
-                running.facts = await handle.start.remote()
-                await handle.settle.remote()
-        except Exception as error:  # noqa: BLE001 - whatever a constructor raises is a failed start
-            self._forget(action.actor, kill=True)
-            if not self._pools.knows(action.actor):
-                # Given up meanwhile.
-                return
-            reason = reason_of(error) or f"not ready after {self._settings.start_deadline_secs:g} s"
-            logger.warning("an actor did not start", role=str(action.role), error=reason)
-            self._perform(self._pools.start_failed(action.actor, reason, time.monotonic()))
-            return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFILL_DELAY_SECS):
+                    await self._hurry.wait()
+        await self._fleet.start(action)
+
+    def actor_ready(self, member: Member) -> None:
+        """See `fleet.Owner`, as for the others."""
         self._workers.used_one()
-        running.watch = self._spawn(self._watch(action.actor, running), f"watch {action.actor}")
-        logger.debug("actor started", role=str(action.role), secs=time.monotonic() - started)
-        self._perform(self._pools.started(action.actor, time.monotonic()))
+        self._caretaker.joined(member)
+        self._perform(self._pools.started(member.number, time.monotonic()))
 
-    def _create(self, action: StartActor) -> Any:
-        options = actor_options(self._node_id, dict(action.resources))
-        settings = self._settings
-        me = ray.get_runtime_context().current_actor
-        network: dict[str, Any] = {}
-        if self._across is not None:
-            network["network"] = self._across.network
-        if settings.models != ModelSettings():
-            network["models"] = settings.models
-        if action.role is Role.PROCESSOR:
-            return (
-                self._class_of(action.role)
-                .options(**options)
-                .remote(self._hub_dir, settings.host, agent=me, **network)
-            )
-        return (
-            self._class_of(action.role)
-            .options(**options)
-            .remote(self._hub_dir, me, **settings.supervisor_arguments, **network)
-        )
+    def actor_not_started(self, number: int, reason: str) -> None:
+        """It may be tried again, later."""
+        self._perform(self._pools.start_failed(number, reason, time.monotonic()))
 
-    def _class_of(self, role: Role) -> Any:
-        if role not in self._classes:
-            plain: Any = ProcessorActor
-            if role is Role.SUPERVISOR:
-                module, _, name = self._settings.supervisor.partition(":")
-                plain = getattr(importlib.import_module(module), name)
-            self._classes[role] = remote_class(plain)
-        return self._classes[role]
-
-    async def _watch(self, number: int, running: _Running) -> None:
-        """Waits for an actor's death; the pending call fails within about 10 ms of it."""
-        reason = await until_gone(running.handle)
+    def actor_died(self, number: int, reason: str) -> None:
+        """Its sessions lose it."""
         self._perform(self._pools.died(number, reason, time.monotonic()))
-        self._forget(number, kill=False)
 
-    def _end_actor(self, action: KillActor) -> None:
-        running = self._running.get(action.actor)
-        if running is not None:
-            _ = self._spawn(self._stop_and_kill(action.actor, running), f"end {action.actor}")
+    def actor_left(self, number: int) -> None:
+        """Nobody looks after it any more."""
+        self._caretaker.left(number)
 
-    async def _stop_and_kill(self, number: int, running: _Running) -> None:
-        if running.facts is not None and hasattr(running.handle, "stop"):
-            with contextlib.suppress(RayError, TimeoutError):
-                # So that its sockets do not stay behind; a stuck one is killed all the same.
-                await asyncio.wait_for(running.handle.stop.remote(), _STOP_SECS)
-        self._forget(number, kill=True)
+    def wanted(self, number: int) -> bool:
+        """Whether the pools still want it."""
+        return self._pools.knows(number)
 
-    def _forget(self, number: int, *, kill: bool) -> None:
-        running = self._running.pop(number, None)
-        if running is not None and kill:
-            with contextlib.suppress(RayError, ValueError):
-                ray.kill(running.handle)
+    async def process_arguments(self) -> Mapping[str, Any]:
+        """The node's place among others, once its certificate is there, and how models run."""
+        network = await self._ready_for_processes()
+        arguments: dict[str, Any] = {"network": network} if network is not None else {}
+        if self._settings.models != ModelSettings():
+            arguments["models"] = self._settings.models
+        return arguments
 
     def _report_death(self, action: ReportDeath) -> None:
-        actor_id = self._running[action.actor].actor_id
-        self._deaths.append(
+        member = self._fleet.get(action.actor)
+        actor_id = member.actor_id if member is not None else ""
+        self._deaths.add(
             ActorDeath(actor_id, str(action.role), action.kind, action.sessions, action.reason)
         )
-        self._death_count += 1
-        self._death_news.set()
-        self._death_news = asyncio.Event()
         logger.warning(
             "an actor died",
             actor_id=actor_id,
@@ -518,37 +570,96 @@ class NodeAgent(WatchedActor):
             for session_id in action.orphans:
                 _ = self._spawn(self._across.neighbours.release(session_id), f"free {session_id}")
 
-    # --- time -----------------------------------------------------------------------------------
+    def _lost_elsewhere(self, place: KeptElsewhere) -> None:
+        reason = f"node {place.node_id} is lost"
+        self._deaths.add(
+            ActorDeath(place.actor_id, str(Role.PROCESSOR), "", (place.session_id,), reason)
+        )
+
+    # --- beginning ------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        """Waits until the agent works: until a restarted one has taken over what it finds."""
+        self._ensure_started()
+        await self._open.wait()
 
     def _ensure_started(self) -> None:
-        if self._node_id:
+        if self._fleet.node_id:
             return
         self.adopt_loop()
         gc.freeze()
         node_id = ray.get_runtime_context().get_node_id()
-        if self._settings.network is not None:
+        settings = self._settings
+        parent = settings.network.scratch_dir if settings.network is not None else None
+        if not self._fleet.hub_dir:
+            make = fixed_hub_dir if settings.detached else make_hub_dir
+            self._fleet.hub_dir = make(node_id, parent)
+        if settings.network is not None:
             # Here, because what it imports takes megabytes that one node has no use for.
             from antiphon_actors.agents import create_agent
-            from antiphon_actors.node_network import NodeNetwork, make_hub_dir
+            from antiphon_actors.node_network import NodeNetwork
 
-            self._hub_dir = self._hub_dir or make_hub_dir(self._settings.network)
             self._across = NodeNetwork(
                 node_id,
-                self._hub_dir,
-                self._settings,
-                create=lambda settings, other: create_agent(
-                    settings, node_id=other, detached=self._settings.detached
+                self._fleet.hub_dir,
+                settings,
+                create=lambda others, other: create_agent(
+                    others, node_id=other, detached=settings.detached
                 ),
                 acquire_here=self._acquire_here,
                 attach_here=self._attach_here,
                 release_here=lambda leases: self._perform(
                     self._pools.release_leases(list(leases), time.monotonic())
                 ),
+                changed=self._save_soon,
+                lost=self._lost_elsewhere,
             )
-        self._node_id = node_id
-        self._models.start(node_id, self._hub_dir, self._ready_for_processes)
+        self._caretaker.start(node_id)
+        self._fleet.node_id = node_id
+        self._models.start(node_id, self._fleet.hub_dir, self._ready_for_processes)
+        if settings.detached:
+            self._store = AgentStore(Path(self._fleet.hub_dir))
+            _ = self._spawn(self._take_over(self._store), "take over")
+        else:
+            self._begin()
+
+    async def _take_over(self, store: AgentStore) -> None:
+        """Goes on where an agent that died has left off."""
+        try:
+            state = store.read() or AgentState()
+            await self._takeover.take_over(state)
+            if self._across is not None and self._across.neighbours is not None:
+                self._across.neighbours.take_over(state.elsewhere)
+            self._caretaker.resume_drains(state.drains)
+        finally:
+            # Whatever went wrong, new sessions can be served.
+            self._begin()
+        await self._takeover.settle()
+
+    def _begin(self) -> None:
+        self._open.set()
         _ = self._spawn(self._keep_time(), "clock")
         _ = self._spawn(self._workers.keep(lambda: self._pools.starting > 0), "workers")
+
+    def _save_soon(self) -> None:
+        if self._store is not None and self._open.is_set() and not self._saving:
+            self._saving = True
+            asyncio.get_running_loop().call_soon(self._save)
+
+    def _save(self) -> None:
+        self._saving = False
+        if self._store is None:
+            return
+        kept = []
+        for actor in self._pools.ready():
+            member = self._fleet.get(actor.number)
+            if member is not None and member.facts is not None:
+                kept.append(KeptActor(actor, member.actor_id, member.facts))
+        neighbours = self._across.neighbours if self._across is not None else None
+        elsewhere = neighbours.kept() if neighbours is not None else ()
+        self._store.write(AgentState(tuple(kept), elsewhere, self._caretaker.kept_drains()))
+
+    # --- time -----------------------------------------------------------------------------------
 
     async def _keep_time(self) -> None:
         while True:
@@ -556,10 +667,13 @@ class NodeAgent(WatchedActor):
             self._perform(self._pools.tick(now))
             # What `tick` did is not news to this task.
             self._clock_news.clear()
-            due = self._pools.wake_at(time.monotonic())
+            # As of that time: what has come due since is due at once.
+            due = self._pools.wake_at(now)
             pause = max(due - time.monotonic(), 0.001) if due is not None else None
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._clock_news.wait(), pause)
+            # Not `wait_for`, which can absorb a cancellation.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._clock_news.wait()
 
     async def _ready_for_processes(self) -> Network | None:
         """Waits until processes that start now find what they need; the node's place among others."""
@@ -570,7 +684,7 @@ class NodeAgent(WatchedActor):
 
     async def _models_elsewhere(
         self, wanted: ModelWanted, avoid: Sequence[str]
-    ) -> list[Member] | None:
+    ) -> list[ModelMember] | None:
         if self._across is None or not wanted.resources:
             return None
         return await self._across.acquire_model(wanted, avoid)
@@ -585,13 +699,13 @@ class NodeAgent(WatchedActor):
             raise CredentialsError("this agent has no part in a cluster of several nodes")
         return self._across
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.opt(exception=error).error(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -12,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
 from antiphon_actors import ray_internal
+from antiphon_actors.agent_store import KeptElsewhere
 from antiphon_actors.agent_types import ActorWanted, AgentSettings, NetworkSettings
 from antiphon_actors.channels.errors import CredentialsError
 from antiphon_actors.errors import NoActorError
+from antiphon_actors.evacuation import ANSWER_SECS
 from antiphon_actors.issuer import Certified, Issuer, NodeCertificate
 from antiphon_actors.models.specs import ModelWanted
 from antiphon_actors.models.wire import Member
 from antiphon_actors.neighbours import AcquireHere, AttachHere, Neighbours, living_nodes
 from antiphon_actors.session.network import Network
-
-# A socket's path has at most 107 bytes, of which our directory and the socket take 45.
-_MAX_TEMPORARY_LENGTH = 60
 
 
 class NodeNetwork:
@@ -46,6 +44,8 @@ class NodeNetwork:
         acquire_here: AcquireHere,
         attach_here: AttachHere,
         release_here: Callable[[Iterable[int]], None],
+        changed: Callable[[], None],
+        lost: Callable[[KeptElsewhere], None],
     ) -> None:
         """Makes it; the authority too, if this is the first agent.
 
@@ -57,6 +57,8 @@ class NodeNetwork:
             acquire_here: See `Neighbours`, as for the others.
             attach_here: As there.
             release_here: As there.
+            changed: As there.
+            lost: As there.
 
         Raises:
             CredentialsError: The authority that is kept in `authority_dir` cannot be used.
@@ -74,9 +76,11 @@ class NodeNetwork:
         self._issuer: Issuer | None = None
         self.neighbours: Neighbours | None = None
         if self._cluster.first is None:
+            # A restarted agent has to be trusted by those whom the one before has certified.
+            default = Path(hub_dir) / "authority" if settings.detached else None
             self._issuer = Issuer(
                 self._cluster.cluster,
-                directory=self._cluster.authority_dir,
+                directory=self._cluster.authority_dir or default,
                 validity=timedelta(seconds=self._cluster.certificate_secs),
             )
             self.neighbours = Neighbours(
@@ -86,6 +90,8 @@ class NodeNetwork:
                 acquire_here=acquire_here,
                 attach_here=attach_here,
                 release_here=release_here,
+                changed=changed,
+                lost=lost,
             )
 
     async def ready(self) -> None:
@@ -139,6 +145,26 @@ class NodeNetwork:
             raise
         return found
 
+    async def evacuate(
+        self, uris: Sequence[str], sessions: Sequence[str], reason: str, deadline_secs: float
+    ) -> list[str]:
+        """Has sessions that the first agent's node supervises moved off processes of this node.
+
+        Returns:
+            Those that could not be moved.
+        """
+        if self._cluster.first is None:
+            return list(sessions)
+        try:
+            async with asyncio.timeout(deadline_secs + ANSWER_SECS):
+                left: list[str] = await self._cluster.first.evacuate.remote(
+                    list(uris), list(sessions), reason, deadline_secs
+                )
+        except (RayError, TimeoutError) as error:
+            logger.warning("the first agent did not move sessions", error=repr(error))
+            return list(sessions)
+        return left
+
     def statistics(self) -> dict[str, object]:
         """Facts for tables."""
         return {
@@ -168,12 +194,3 @@ class NodeNetwork:
     def _settings_of_others(self) -> AgentSettings:
         me = ray.get_runtime_context().current_actor
         return replace(self._settings, hub_dir="", network=replace(self._cluster, first=me))
-
-
-def make_hub_dir(settings: NetworkSettings) -> str:
-    """Makes a directory (mode 0700) for the sockets of a node's actors and returns its path."""
-    parent = settings.scratch_dir
-    if parent is None:
-        found = tempfile.gettempdir()
-        parent = Path(found if len(os.fsencode(found)) <= _MAX_TEMPORARY_LENGTH else "/tmp")  # noqa: S108
-    return tempfile.mkdtemp(prefix="antiphon-", dir=parent)

@@ -1,4 +1,4 @@
-"""What `antiphon_actors.pools` knows about actors, failed starts and who waits."""
+"""What `antiphon_actors.pools` knows about actors and who waits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,6 @@ class State(enum.StrEnum):
 
 
 @dataclass(slots=True)
-class Breaker:
-    """Failed starts in a row of one class of actors, and when the next may be tried."""
-
-    failures: int = 0
-    reason: str = ""
-    retry_at: float = 0.0
-
-
-@dataclass(slots=True)
 class PoolActor:
     """An actor and who uses it."""
 
@@ -35,9 +26,18 @@ class PoolActor:
     dedicated: bool = False
     slots: int = 1
     leases: dict[int, str] = field(default_factory=dict)
-    # Whether any lease has ever been handed out, and not only been reserved.
-    used: bool = False
+    # How many leases have been handed out, and not only been reserved.
+    served: int = 0
+    # When the last of them was.
+    assigned_at: float | None = None
+    # Why it gets no more leases; empty while it may.
+    retiring: str = ""
     idle_since: float = 0.0
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody has ever used it."""
+        return self.served > 0
 
     @property
     def spare(self) -> bool:
@@ -54,6 +54,7 @@ class PoolActor:
         return (
             self.key == key
             and not self.dedicated
+            and not self.retiring
             and self.state is State.READY
             and len(self.leases) < self.slots
         )

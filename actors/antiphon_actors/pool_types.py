@@ -46,6 +46,21 @@ class PoolSettings:
             requests are refused with the reason.
         backoff_first_secs: Pause after the first failed start; doubles with each further one.
         backoff_limit_secs: Longest pause.
+        max_deaths: Actors of one kind that may die in use within `deaths_period_secs`; then no more of them
+            are started, and what needs one is refused, until fewer have died within that time.
+        deaths_period_secs: See `max_deaths`.
+        max_lag_ms: An actor whose event loop does nothing for so long, beyond what it waited for a processor,
+            is stuck: it gets no new sessions, and its sessions are moved at once.
+        begin_secs: So long after a place in an actor was given away it may be slow: what comes there loads what
+            it needs.
+        max_silence_secs: An actor without a sign of life for so long is looked at.
+        max_sessions_per_actor: Places in one pooled actor after which it is replaced; 0 for no limit.
+        max_growth_bytes: Memory (resident) that a pooled actor may gain since it had served
+            `settled_sessions`; one that has gained more is replaced. 0 for no limit.
+        settled_sessions: Places after which what an actor needs has been imported and its caches are warm.
+        recycle_patience_secs: How long the sessions of an actor that is to be replaced may take to end by
+            themselves before they are moved.
+        evacuate_secs: How long the sessions of a stuck actor may take to move before it is killed.
     """
 
     reserve: int = 3
@@ -61,6 +76,16 @@ class PoolSettings:
     failures_to_open: int = 3
     backoff_first_secs: float = 0.25
     backoff_limit_secs: float = 30.0
+    max_deaths: int = 10
+    deaths_period_secs: float = 30.0
+    max_lag_ms: float = 500.0
+    begin_secs: float = 3.0
+    max_silence_secs: float = 0.75
+    max_sessions_per_actor: int = 5000
+    max_growth_bytes: int = 256 * 1024 * 1024
+    settled_sessions: int = 16
+    recycle_patience_secs: float = 300.0
+    evacuate_secs: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +117,28 @@ class PoolKey:
 def is_part(name: str, session: str) -> bool:
     """Whether a name is that of a session, or of a part of it ("ID/...")."""
     return name == session or name.startswith(f"{session}/")
+
+
+def is_of_pool(kind: str, name: str) -> bool:
+    """Whether actors of a kind are what people call by a name.
+
+    Args:
+        kind: As placement makes it: "MODULE:CLASS", several of them joined by "+", or "pool POOL", perhaps
+            with " #NUMBER".
+        name: A kind, a class with or without its module, or the pool of a rule.
+    """
+    base = kind.partition(" #")[0]
+    classes = base.split("+")
+    return (
+        name in (kind, *classes)
+        or base == f"pool {name}"
+        or any(each.rpartition(":")[2] == name for each in classes)
+    )
+
+
+def is_version(kind: str, app: str) -> bool:
+    """Whether supervisors of a kind run an app ("NAME"), or a version of it ("NAME@VERSION")."""
+    return kind == app or kind.startswith(f"{app}@")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ knows what an actor is, so every rule of capacity and back-off can be tested in 
 
 The life of an actor: STARTING, then READY; a READY actor belongs to a pool (it serves sessions
 of one kind in slots), to one session alone (a pool of one slot that is never shared), or to nobody yet:
-the reserve, from which sessions are served without starting a process.
+the reserve, from which sessions are served without starting a process. One that retires gets no more
+sessions, and ends when it has lost the last.
 
 A session asks for all its places at once and gets all or none. What is free is reserved for it at
 once, and it waits only for actors there is room for; so no session is let in at another's expense,
@@ -16,10 +17,14 @@ and two that wait never hold what the other lacks.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from antiphon_actors.pool_state import Breaker, PoolActor, Request, State
+from antiphon_actors.admission import Admission
+from antiphon_actors.breakers import DeathIntensity, StartBreakers
+from antiphon_actors.pool_state import PoolActor, Request, State
 from antiphon_actors.pool_types import (
     Action,
     Grant,
@@ -41,6 +46,10 @@ _PROCESSORS: StartClass = (Role.PROCESSOR, ())
 _SUPERVISORS: StartClass = (Role.SUPERVISOR, ())
 
 
+MAX_SUCCESSORS = 4
+"""How many actors may be there beyond `max_actors`, in place of such as retire."""
+
+
 class NodePools:
     """The actors of one node and who uses them.
 
@@ -49,16 +58,22 @@ class NodePools:
 
     Args:
         settings: Sizes and limits.
+        first_number: The first of the numbers of actors, leases and requests.
+
+    Attributes:
+        settings: Sizes and limits.
+        admission: Which new sessions are refused for now.
     """
 
-    def __init__(self, settings: PoolSettings | None = None) -> None:
+    def __init__(self, settings: PoolSettings | None = None, *, first_number: int = 1) -> None:
         self.settings = settings or PoolSettings()
+        self.admission = Admission()
         self._actors: dict[int, PoolActor] = {}
         # Bounded by max_waiting.
         self._waiting: deque[Request] = deque()
-        self._numbers = itertools.count(1)
-        # Only classes whose last start failed, so bounded by the requests that wait.
-        self._breakers: dict[StartClass, Breaker] = {}
+        self._numbers = itertools.count(first_number)
+        self._breakers = StartBreakers(self.settings)
+        self._intensity = DeathIntensity(self.settings)
         self._overloads = 0
         self._closed = ""
 
@@ -88,11 +103,14 @@ class NodePools:
         )
         if self._closed:
             return request.number, [self._refuse(request, self._closed, overloaded=False)]
+        objection = self.admission.objection(request, carried=self.carrier_of(session) is not None)
+        if objection:
+            return request.number, [self._refuse(request, objection, overloaded=True)]
         if self._too_many_sessions(request):
             reason = f"the node has its {self.settings.max_sessions} sessions"
             return request.number, [self._refuse(request, reason, overloaded=True)]
         if self._fill(request, now):
-            return request.number, [self._grant(request), *self._start_needed(now)]
+            return request.number, [self._grant(request, now), *self._start_needed(now)]
         victims = self._victims(request)
         refused = self._reason_to_refuse(request, len(victims), now)
         if refused is not None:
@@ -146,10 +164,7 @@ class NodePools:
             return [KillActor(actor, "no longer wanted")]
         found.state = State.READY
         found.idle_since = now
-        breaker = self._breakers.get(found.start_class)
-        if breaker is not None:
-            # Only its use shows that the trouble is over: it may die as soon as it has started.
-            breaker.retry_at = now
+        self._breakers.started(found.start_class, now)
         return self._serve_waiting(now)
 
     def start_failed(self, actor: int, reason: str, now: float) -> list[Action]:
@@ -157,15 +172,11 @@ class NodePools:
         found = self._actors.pop(actor, None)
         if found is None:
             return []
-        breaker = self._breakers.setdefault(found.start_class, Breaker())
-        breaker.failures += 1
-        breaker.reason = reason
-        pause = self.settings.backoff_first_secs * 2.0 ** (breaker.failures - 1)
-        breaker.retry_at = now + min(pause, self.settings.backoff_limit_secs)
+        self._breakers.failed(found.start_class, reason, now)
         actions: list[Action] = []
-        if breaker.failures >= self.settings.failures_to_open:
+        if self._breakers.is_broken(found.start_class):
             actions += [
-                self._give_up(self._refuse_broken(item, breaker, now))
+                self._give_up(self._refuse_broken(item, found.start_class, now))
                 for item in list(self._waiting)
                 if any(want.key.start_class == found.start_class for want in item.missing)
             ]
@@ -181,11 +192,7 @@ class NodePools:
             return []
         if found.state is State.STARTING:
             return self.start_failed(actor, reason, now)
-        for request in self._waiting:
-            # Nobody was told of these: they are looked for again.
-            for index, place in list(request.places.items()):
-                if place.actor == actor:
-                    del request.places[index], found.leases[place.lease]
+        self._unreserve(found)
         report = ReportDeath(
             actor=actor,
             role=found.start_class[0],
@@ -201,7 +208,46 @@ class NodePools:
         actions: list[Action] = [report]
         for session in report.orphans:
             actions += self._drop_session(session, now)
+        if found.key is not None:
+            self._intensity.died(found.key, reason, now)
+            actions += [
+                self._give_up(self._refuse_dying(item, found.key, now))
+                for item in list(self._waiting)
+                if any(want.key == found.key for want in item.missing)
+                and self._intensity.retry_at(found.key, now) is not None
+            ]
         return actions + self._serve_waiting(now)
+
+    def retire(self, actor: int, reason: str, now: float) -> list[Action]:
+        """An actor gets no more sessions, and is killed when it has lost the last it has.
+
+        Those it has stay until they end, or are moved and give their places up.
+        """
+        found = self._actors.get(actor)
+        if found is None or found.retiring:
+            return []
+        self._unreserve(found)
+        if found.leases:
+            found.retiring = reason
+            return self._serve_waiting(now)
+        del self._actors[actor]
+        return [KillActor(actor, reason), *self._serve_waiting(now)]
+
+    def adopt(self, actors: Iterable[PoolActor], now: float) -> None:
+        """Takes over actors that another agent of the node has left."""
+        for actor in actors:
+            actor.idle_since = now
+            self._actors[actor.number] = actor
+
+    def _unreserve(self, actor: PoolActor) -> None:
+        """Takes back what is reserved in an actor for those who wait: it is looked for again.
+
+        Nobody was told of these places.
+        """
+        for request in self._waiting:
+            for index, place in list(request.places.items()):
+                if place.actor == actor.number:
+                    del request.places[index], actor.leases[place.lease]
 
     def _orphans(self, dead: PoolActor) -> tuple[str, ...]:
         """Lists the sessions that have no supervisor without an actor, and do not wait for one."""
@@ -245,9 +291,13 @@ class NodePools:
         times = [item.deadline for item in self._waiting]
         times += [actor.idle_since + self.settings.idle_secs for actor in self._disposable()]
         if not self._closed:
-            # One that is over has been acted upon: its next start is under way, or not wanted.
-            times += [b.retry_at for b in self._breakers.values() if b.retry_at > now]
+            times += self._breakers.due(now)
         return min(times, default=None)
+
+    @property
+    def numbers(self) -> Iterator[int]:
+        """Fresh numbers of actors, leases and requests."""
+        return self._numbers
 
     @property
     def hurried(self) -> bool:
@@ -259,6 +309,16 @@ class NodePools:
         """How many actors are being started."""
         return sum(actor.state is State.STARTING for actor in self._actors.values())
 
+    def ready(self) -> list[PoolActor]:
+        """Copies of the actors that are ready, without what is only reserved in them."""
+        reserved = {place.lease for item in self._waiting for place in item.places.values()}
+        found = []
+        for actor in self._actors.values():
+            if actor.state is State.READY:
+                leases = {n: owner for n, owner in actor.leases.items() if n not in reserved}
+                found.append(replace(actor, leases=leases))
+        return found
+
     def knows(self, actor: int) -> bool:
         """Whether an actor is still wanted."""
         return actor in self._actors
@@ -266,6 +326,40 @@ class NodePools:
     def actor_of(self, lease: int) -> int | None:
         """The actor of a place; None if it was freed or its actor is gone."""
         return next((a.number for a in self._actors.values() if lease in a.leases), None)
+
+    def carrier_of(self, session: str) -> int | None:
+        """The actor of the supervisor of a session, or of the one that a session is a part of."""
+        for actor in self._actors.values():
+            if actor.start_class[0] is Role.SUPERVISOR:
+                if any(is_part(session, owner) for owner in actor.leases.values()):
+                    return actor.number
+        return None
+
+    def leases_of(self, actor: int) -> dict[int, str]:
+        """The leases of an actor, each with its session; none of an unknown one."""
+        found = self._actors.get(actor)
+        return dict(found.leases) if found is not None else {}
+
+    def served(self, actor: int) -> int:
+        """How many places in an actor have been given away, ever; 0 for an unknown one."""
+        found = self._actors.get(actor)
+        return found.served if found is not None else 0
+
+    def assigned_at(self, actor: int) -> float:
+        """When a place in an actor was given away last; long ago for an unknown one."""
+        found = self._actors.get(actor)
+        at = found.assigned_at if found is not None else None
+        return at if at is not None else -math.inf
+
+    def kind_of(self, actor: int) -> str:
+        """What an actor serves; empty while it serves nobody."""
+        found = self._actors.get(actor)
+        return found.key.kind if found is not None and found.key is not None else ""
+
+    def is_pooled(self, actor: int) -> bool:
+        """Whether an actor serves sessions of its kind one after another."""
+        found = self._actors.get(actor)
+        return found is not None and found.key is not None and not found.dedicated
 
     def used_slots(self, actor: int) -> int:
         """How many leases an actor carries; 0 for an unknown one."""
@@ -292,17 +386,10 @@ class NodePools:
             "supervisor_reserve": self._spares(_SUPERVISORS),
             "waiting": len(self._waiting),
             "overloads": self._overloads,
-            "breakers": [
-                {
-                    "role": str(role),
-                    "resources": dict(resources),
-                    "failures": breaker.failures,
-                    "open": self._is_open(breaker, now),
-                    "retry_in_secs": max(breaker.retry_at - now, 0.0),
-                    "reason": breaker.reason,
-                }
-                for (role, resources), breaker in self._breakers.items()
-            ],
+            "breakers": self._breakers.statistics(now),
+            "dying": self._intensity.statistics(now),
+            "retiring": sum(bool(actor.retiring) for actor in actors),
+            "refusing": self.admission.reasons,
             "kinds": kinds,
         }
 
@@ -333,7 +420,7 @@ class NodePools:
         if chosen is None:
             wanted = want.key.start_class
             chosen = next((a for a in candidates if a.spare and a.start_class == wanted), None)
-            if chosen is None:
+            if chosen is None or self._intensity.retry_at(want.key, now) is not None:
                 return None
             chosen.key = want.key
             chosen.dedicated = want.mode is Mode.DEDICATED
@@ -343,12 +430,13 @@ class NodePools:
         chosen.idle_since = now
         return Place(lease, chosen.number)
 
-    def _grant(self, request: Request) -> Grant:
+    def _grant(self, request: Request, now: float) -> Grant:
         places = tuple(request.places[index] for index in range(len(request.wanted)))
         for place in places:
             actor = self._actors[place.actor]
-            actor.used = True
-            self._breakers.pop(actor.start_class, None)
+            actor.served += 1
+            actor.assigned_at = now
+            self._breakers.used(actor.start_class)
         return Grant(request.number, request.session, places)
 
     def _take_back(self, request: Request) -> None:
@@ -367,6 +455,9 @@ class NodePools:
             # What a session's code did to a process is not known, so no other session gets it.
             del self._actors[actor.number]
             return [KillActor(actor.number, "its session is over")]
+        if actor.retiring and not actor.leases:
+            del self._actors[actor.number]
+            return [KillActor(actor.number, actor.retiring)]
         return []
 
     def _serve_waiting(self, now: float) -> list[Action]:
@@ -374,7 +465,7 @@ class NodePools:
         still: deque[Request] = deque()
         for request in self._waiting:
             if self._fill(request, now):
-                actions.append(self._grant(request))
+                actions.append(self._grant(request, now))
             else:
                 still.append(request)
         self._waiting = still
@@ -390,6 +481,9 @@ class NodePools:
         actions: list[Action] = []
         for start_class, count in demand.items():
             actions += self._start(start_class, count, self._room(), now)
+        if self.admission.closed:
+            # Nobody will ask for it.
+            return actions
         # The reserve takes no room that was promised to those who wait.
         left = self._room() - self._short_of(demand)
         for start_class, size in self._reserves().items():
@@ -405,10 +499,7 @@ class NodePools:
         """Starts actors of a class until so many are under way, where that is possible now."""
         under_way = self._under_way(start_class)
         number = min(count - under_way, self.settings.max_starts - self.starting, room)
-        breaker = self._breakers.get(start_class)
-        if breaker is not None:
-            # After a failure one start at a time tells whether the trouble is over.
-            number = 0 if now < breaker.retry_at else min(number, 1 - under_way)
+        number = self._breakers.limit(start_class, number, under_way, now)
         begun = []
         for _ in range(number):
             actor = PoolActor(next(self._numbers), start_class)
@@ -441,7 +532,9 @@ class NodePools:
         )
 
     def _room(self) -> int:
-        return self.settings.max_actors - len(self._actors)
+        # Those that retire have successors beside them until their sessions have moved: a few.
+        retiring = sum(bool(actor.retiring) for actor in self._actors.values())
+        return self.settings.max_actors - len(self._actors) + min(retiring, MAX_SUCCESSORS)
 
     def _reserves(self) -> dict[StartClass, int]:
         """Returns the sizes of the reserve; a session needs its supervisor first."""
@@ -494,9 +587,10 @@ class NodePools:
 
     def _reason_to_refuse(self, request: Request, victims: int, now: float) -> Refuse | None:
         for want in request.missing:
-            breaker = self._breakers.get(want.key.start_class)
-            if breaker is not None and self._is_open(breaker, now):
-                return self._refuse_broken(request, breaker, now)
+            if self._breakers.is_open(want.key.start_class, now):
+                return self._refuse_broken(request, want.key.start_class, now)
+            if self._intensity.retry_at(want.key, now) is not None:
+                return self._refuse_dying(request, want.key, now)
         if len(self._waiting) >= self.settings.max_waiting:
             return self._refuse(
                 request, f"{len(self._waiting)} requests wait for actors", overloaded=True
@@ -516,9 +610,6 @@ class NodePools:
             f" beside those promised to others (at most {self.settings.max_actors} actors in all)"
         )
 
-    def _is_open(self, breaker: Breaker, now: float) -> bool:
-        return breaker.failures >= self.settings.failures_to_open and now < breaker.retry_at
-
     def _give_up(self, refused: Refuse) -> Refuse:
         """Takes a refused request off the waiting ones, and frees what was reserved for it."""
         for item in [item for item in self._waiting if item.number == refused.request]:
@@ -526,13 +617,27 @@ class NodePools:
             self._take_back(item)
         return refused
 
-    @staticmethod
-    def _refuse_broken(request: Request, breaker: Breaker, now: float) -> Refuse:
+    def _refuse_broken(self, request: Request, start_class: StartClass, now: float) -> Refuse:
+        breaker = self._breakers.last_failed(start_class)
+        assert breaker is not None
         return Refuse(
             request=request.number,
             reason=f"actors do not start ({breaker.failures} times in a row): {breaker.reason}",
             overloaded=False,
             retry_after_secs=max(breaker.retry_at - now, 0.0),
+        )
+
+    def _refuse_dying(self, request: Request, key: PoolKey, now: float) -> Refuse:
+        retry_at = self._intensity.retry_at(key, now)
+        return Refuse(
+            request=request.number,
+            reason=(
+                f"actors for {key.role} {key.kind} die again and again: {self.settings.max_deaths}"
+                f" within {self.settings.deaths_period_secs:g} s, the last: "
+                f"{self._intensity.reason(key)}"
+            ),
+            overloaded=False,
+            retry_after_secs=max((retry_at or now) - now, 0.0),
         )
 
     def _refuse(self, request: Request, reason: str, *, overloaded: bool) -> Refuse:

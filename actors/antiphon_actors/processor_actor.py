@@ -9,6 +9,7 @@ and a call that ends only when the process does, by which its owner notices its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import os
@@ -16,12 +17,15 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import ray
+from loguru import logger
 from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from antiphon_actors.agent_client import AgentClient
+from antiphon_actors.pulse import PulseAddress, PulseSender
 from antiphon_actors.session import console
 from antiphon_actors.session.network import Network
 
@@ -33,6 +37,11 @@ CONTROL_GROUP = "ctl"
 CONTROL_CONCURRENCY = 8
 # How long a health check waits for the main loop before it reports it as stuck.
 LAG_PROBE_SECS = 0.5
+STOP_DEADLINE_SECS = 2.0
+"""How long an actor that ends by itself may take to close what it has open."""
+
+# Calls to attach whose outcome is remembered, for who did not hear it.
+_ATTACHMENTS_KEPT = 64
 DEFAULT_HOST = "antiphon_actors.processor_host:ProcessorHost"
 
 
@@ -50,6 +59,10 @@ class Host(Protocol):
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for tables and metrics."""
+
+    @property
+    def session_ids(self) -> list[str]:
+        """The sessions that have processors here."""
 
     async def aclose(self) -> None:
         """Ends all processors and closes the hub."""
@@ -81,33 +94,61 @@ class ActorHealth:
             not.
         stuck: Whether it did not within the limit.
         statistics: Numbers of the host.
+        sessions: The sessions that are there, by the names under which they run; None if it is stuck.
     """
 
     lag_ms: float
     stuck: bool
     statistics: dict[str, Any]
+    sessions: list[str] | None
 
 
 class WatchedActor:
-    """What the node agent needs of every actor it owns: a base for actor classes."""
+    """What the node agent needs of every actor it owns: a base for actor classes.
+
+    Attributes:
+        role: What runs in it, as in `pool_types.Role`.
+    """
+
+    role: ClassVar[str] = ""
 
     def __init__(self) -> None:
+        # Set by `start`.
+        self._facts: ActorFacts | None = None
         self._main_loop: asyncio.AbstractEventLoop | None = None
+        self._pulse: PulseSender | None = None
 
     def adopt_loop(self) -> None:
         """Remembers the running loop as the one whose lag is measured."""
         self._main_loop = asyncio.get_running_loop()
 
-    async def settle(self) -> None:
-        """Spares what the process has imported from garbage collection; called once it has started.
+    async def settle(self, pulse: PulseAddress | None = None) -> None:
+        """Begins to give signs of life; called once the actor has started.
 
-        Each full collection would go through all of it, and stop every session here for 60 ms.
+        Spares what the process has imported from garbage collection: each full collection would go through
+        all of it, and stop every session here for 60 ms.
+
+        Args:
+            pulse: Where signs of life go; None for nowhere.
         """
         gc.freeze()
+        if pulse is not None and self._pulse is None and self._main_loop is not None:
+            self._pulse = PulseSender(pulse, self._main_loop, on_orphaned=self._end_process)
+            self._pulse.start()
+
+    async def stop(self) -> None:
+        """Ends what runs here and closes what is open; the process stays until it is killed."""
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for `ctl_health`; called on the main loop."""
         return {}
+
+    def session_names(self) -> list[str]:
+        """The sessions that are here, by the names under which they run; called on the main loop."""
+        return []
+
+    def agent_returned(self) -> None:
+        """The node agent has been restarted: calls that are under way to it are lost; on the main loop."""
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
     async def ctl_closed(self) -> None:
@@ -115,21 +156,49 @@ class WatchedActor:
         await asyncio.Event().wait()
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
+    async def ctl_pid(self) -> int:
+        """The process id, from the control thread."""
+        return os.getpid()
+
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
+    async def ctl_identity(self) -> tuple[str, ActorFacts | None]:
+        """What this is, and where; without the latter it has not started."""
+        return self.role, self._facts
+
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
     async def ctl_health(self) -> ActorHealth:
         """Measures the lag of the main loop, from the control thread."""
         started = time.monotonic()
-        stuck = False
-        statistics: dict[str, Any] = {}
+        found: tuple[dict[str, Any], list[str]] | None = ({}, [])
         if self._main_loop is not None:
             probe = asyncio.run_coroutine_threadsafe(self._probe(), self._main_loop)
             try:
-                statistics = await asyncio.wait_for(asyncio.wrap_future(probe), LAG_PROBE_SECS)
+                found = await asyncio.wait_for(asyncio.wrap_future(probe), LAG_PROBE_SECS)
             except TimeoutError:
-                stuck = True
-        return ActorHealth((time.monotonic() - started) * 1000, stuck, statistics)
+                found = None
+        statistics, sessions = found or ({}, None)
+        lag_ms = (time.monotonic() - started) * 1000
+        return ActorHealth(lag_ms, found is None, statistics, sessions)
 
-    async def _probe(self) -> dict[str, Any]:
-        return self.statistics()
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
+    async def ctl_agent_returned(self, pulse: PulseAddress) -> None:
+        """Says that the node agent has been restarted and has adopted this actor."""
+        if self._pulse is not None:
+            self._pulse.move(pulse)
+        if self._main_loop is not None:
+            self._main_loop.call_soon_threadsafe(self.agent_returned)
+
+    async def _probe(self) -> tuple[dict[str, Any], list[str]]:
+        return self.statistics(), self.session_names()
+
+    def _end_process(self) -> None:
+        """Ends this process, whose agent does not come back; in the thread of its signs of life."""
+        logger.error("the node agent is gone and nobody else owns this actor: it ends")
+        if self._main_loop is not None:
+            stopping = asyncio.run_coroutine_threadsafe(self.stop(), self._main_loop)
+            with contextlib.suppress(Exception):  # it ends all the same
+                stopping.result(STOP_DEADLINE_SECS)
+        os._exit(1)
 
 
 def remote_class(actor_class: type[WatchedActor]) -> Any:
@@ -185,6 +254,8 @@ class ProcessorActor(WatchedActor):
         models: How those run.
     """
 
+    role = "processor"
+
     def __init__(
         self,
         hub_dir: str,
@@ -198,11 +269,11 @@ class ProcessorActor(WatchedActor):
         self._arguments = {"network": network} if network is not None else {}
         self._host_class = host
         self._host: Host | None = None
-        self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
-        self._agent = agent
+        self._agent = AgentClient(agent) if agent is not None else None
         self._models = models
         self._using_models = ExitStack()
+        self._attachments: dict[str, asyncio.Task[Any]] = {}
 
     async def start(self) -> ActorFacts:
         """Imports and starts the host; later calls return the same facts."""
@@ -230,9 +301,23 @@ class ProcessorActor(WatchedActor):
                     self._using_models = use_actors_for_models(endpoint, self._agent, settings)
             return self._facts
 
-    async def attach(self, spec: Any) -> Any:
-        """Builds one processor of a session; what the host answers."""
-        return await self._running_host().attach(spec)
+    async def attach(self, spec: Any, call: str = "") -> Any:
+        """Builds one processor of a session; what the host answers.
+
+        Args:
+            spec: What to build.
+            call: Names this call: one that is repeated, as its answer was lost with the agent that
+                passed it on, gets the answer of the first.
+        """
+        if not call:
+            return await self._running_host().attach(spec)
+        task = self._attachments.get(call)
+        if task is None:
+            work = self._running_host().attach(spec)
+            task = self._attachments[call] = asyncio.get_running_loop().create_task(work)
+            while len(self._attachments) > _ATTACHMENTS_KEPT:
+                del self._attachments[next(iter(self._attachments))]
+        return await asyncio.shield(task)
 
     async def detach(self, session_id: str) -> Any:
         """Removes all processors of a session; what the host answers."""
@@ -248,6 +333,15 @@ class ProcessorActor(WatchedActor):
     def statistics(self) -> dict[str, Any]:
         """Numbers of the host."""
         return self._host.statistics() if self._host is not None else {}
+
+    def session_names(self) -> list[str]:
+        """Those of the host."""
+        return self._host.session_ids if self._host is not None else []
+
+    def agent_returned(self) -> None:
+        """Repeats what models were asked for."""
+        if self._agent is not None:
+            self._agent.returned()
 
     def _running_host(self) -> Host:
         if self._host is None:

@@ -147,6 +147,11 @@ class ProcessorHost:
         """The process's hub."""
         return self._endpoint
 
+    @property
+    def session_ids(self) -> list[str]:
+        """The sessions that have processors here."""
+        return list(self._sessions)
+
     async def start(self) -> str:
         """Opens the host and returns its hub's URI."""
         self.prefix = claim_process_prefix()

@@ -14,11 +14,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
 from loguru import logger
@@ -43,6 +43,8 @@ _DASHBOARD_AGENTS_PORTS = (
     "METRICS_EXPORT_PORT_NAME",
     "DASHBOARD_AGENT_LISTEN_PORT_NAME",
 )
+
+SignalHandler = Callable[[int, FrameType | None], object]
 
 # Raised where a private name is gone or has another shape.
 _CHANGED = (ImportError, AttributeError, TypeError, ValueError, KeyError)
@@ -109,6 +111,28 @@ def log_raylet_messages() -> None:
     worker: Any = sys.modules.get("ray._private.worker")
     if worker is not None and hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = write
+
+
+def when_worker_handles_sigterm(then: Callable[[SignalHandler], None]) -> None:
+    """Has something done after a worker process has set Ray's handler of SIGTERM.
+
+    Args:
+        then: Called in the main thread, with that handler.
+
+    Without effect when Ray has changed, and in a process that is no worker.
+    """
+    utilities: Any = sys.modules.get("ray._private.utils")
+    if utilities is None or not hasattr(utilities, "set_sigterm_handler"):
+        return
+    set_handler = utilities.set_sigterm_handler
+
+    def set_and_tell(handler: SignalHandler) -> None:
+        set_handler(handler)
+        worker = _private("ray._private.worker")
+        if worker.global_worker.mode == worker.WORKER_MODE:
+            then(handler)
+
+    utilities.set_sigterm_handler = set_and_tell
 
 
 def reload_authentication() -> None:

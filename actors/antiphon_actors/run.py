@@ -191,6 +191,7 @@ async def own_agent(
     Raises:
         SessionError: It does not start in time.
     """
+    from antiphon_actors.agent_client import end_agent
     from antiphon_actors.agent_types import AgentSettings
     from antiphon_actors.agents import create_agent
 
@@ -212,7 +213,7 @@ async def own_agent(
                 f"the node agent did not start within {SETUP_DEADLINE_SECS:.0f} s"
             ) from error
         finally:
-            await _end_agent(agent)
+            await end_agent(agent, AGENT_DEADLINE_SECS)
 
 
 def _network(directory: Path | None, across_nodes: bool | None) -> NetworkSettings | None:
@@ -236,19 +237,6 @@ def _directory_for_sockets() -> Path | None:
     if len(tempfile.gettempdir()) <= _MAX_TEMPORARY_LENGTH:
         return None
     return Path("/tmp")  # noqa: S108 - a directory of our own is made in it
-
-
-async def _end_agent(agent: Any) -> None:
-    import ray
-
-    try:
-        async with asyncio.timeout(AGENT_DEADLINE_SECS):
-            await agent.shutdown.remote(AGENT_DEADLINE_SECS / 2)
-    except (TimeoutError, ray.exceptions.RayError) as error:
-        # Its actors die with it.
-        logger.debug("node agent did not shut down in time", error=repr(error))
-    finally:
-        ray.kill(agent)
 
 
 async def _session(options: RunOptions, agent: Any, progress: Progress) -> SessionReport:

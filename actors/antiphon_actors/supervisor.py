@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from antiphon.errors import AntiphonError, SessionError
 from antiphon.pipeline.executor import Executor, use_executor
 from antiphon.pipeline.keeper import use_keeper
 from antiphon.runner.types import RunnerArguments, WebSocketRunnerArguments
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_provider import AgentProvider
 from antiphon_actors.bot_program import BotError, BotFile, describe, load_bot, run_bot
 from antiphon_actors.checkpoints.open_store import open_store
@@ -29,7 +30,7 @@ from antiphon_actors.models.provider import use_actors_for_models
 from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.process_prefix import claim_process_prefix
-from antiphon_actors.processor_actor import CONTROL_GROUP, ActorFacts, WatchedActor
+from antiphon_actors.processor_actor import ActorFacts, WatchedActor
 from antiphon_actors.report import SessionReport, output_directory
 from antiphon_actors.session import console
 from antiphon_actors.session.caller_websocket import CallerRequest, CallerWebSocket
@@ -39,6 +40,7 @@ from antiphon_actors.session.network import Network
 from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_tasks_apart
 
 CANCEL_DEADLINE_SECS = 4.0
+AGENT_DEADLINE_SECS = 10.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
 HANG_UP_DEADLINE_SECS = 2.0
@@ -186,6 +188,8 @@ class _Running:
         self.kept: KeptSession | None = None
         self.lost = ""
         self.handed_over = False
+        # What runs its tasks.
+        self.executors: list[ActorExecutor] = []
 
     def abandon(self) -> None:
         """Ends the session here, because it goes on elsewhere: what was saved of it stays."""
@@ -213,6 +217,8 @@ class SupervisorActor(WatchedActor):
         models: How the models that sessions use run.
     """
 
+    role = "supervisor"
+
     def __init__(
         self,
         hub_dir: str,
@@ -225,9 +231,8 @@ class SupervisorActor(WatchedActor):
         self._models = models or ModelSettings()
         self._using_models = contextlib.ExitStack()
         self._hub_dir = hub_dir
-        self._agent = agent
+        self._agent = AgentClient(agent)
         self._endpoint = Endpoint(f"supervisor-{os.getpid()}", network)
-        self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
         self._sessions: dict[str, _Running] = {}
         self._store = store
@@ -245,7 +250,7 @@ class SupervisorActor(WatchedActor):
                     self._endpoint, self._agent, self._models
                 )
                 # The first call to an actor connects to it, which no session shall wait for.
-                await self._agent.start.remote()
+                await self._agent.call("start", deadline_secs=AGENT_DEADLINE_SECS)
                 context = ray.get_runtime_context()
                 self._facts = ActorFacts(
                     uri=self._endpoint.uri,
@@ -267,6 +272,14 @@ class SupervisorActor(WatchedActor):
                 for name in ("saved", "failed", "unsavable")
             },
         }
+
+    def session_names(self) -> list[str]:
+        """The sessions that run here."""
+        return list(self._sessions)
+
+    def agent_returned(self) -> None:
+        """Repeats what sessions have asked of the agent that died."""
+        self._agent.returned()
 
     async def run_session(
         self, spec: SessionSpec
@@ -356,10 +369,32 @@ class SupervisorActor(WatchedActor):
         running.abandon()
         return await running.cancel()
 
-    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator, unused-ignore]
-    async def ctl_pid(self) -> int:
-        """The process id, from the control thread."""
-        return os.getpid()
+    async def evacuate(self, uris: Sequence[str], reason: str, deadline_secs: float) -> list[str]:
+        """Moves the processors of all sessions off processes that are to end.
+
+        Args:
+            uris: Of the processes' hubs.
+            reason: Why, for people.
+            deadline_secs: How long that may take.
+
+        Returns:
+            The sessions that still need one of them.
+        """
+
+        async def one(executor: ActorExecutor) -> bool:
+            try:
+                async with asyncio.timeout(deadline_secs):
+                    return not await executor.evacuate(uris, reason, deadline_secs)
+            except (AntiphonError, TimeoutError) as error:
+                logger.warning("processors were not moved", error=repr(error))
+                return False
+
+        async def all_of(session_id: str, running: _Running) -> str | None:
+            moved = await asyncio.gather(*map(one, running.executors))
+            return None if all(moved) else session_id
+
+        left = await asyncio.gather(*(all_of(*item) for item in self._sessions.items()))
+        return [session_id for session_id in left if session_id is not None]
 
     async def stop(self) -> None:
         """Ends every session and closes the hub."""
@@ -411,7 +446,7 @@ class SupervisorActor(WatchedActor):
                     name += f"~{running.kept.number}"
                 if numbered > 1:
                     name += f".{numbered}"
-                return ActorExecutor(
+                made = ActorExecutor(
                     name,
                     self._endpoint,
                     AgentProvider(self._agent, spec.run_id),
@@ -420,6 +455,8 @@ class SupervisorActor(WatchedActor):
                     record=record,
                     import_paths=[spec.bot_file.directory],
                 )
+                running.executors.append(made)
+                return made
 
             async with self._keep(spec, module, running) as kept:
                 with output_directory(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from antiphon_actors.pool_state import State
 from antiphon_actors.pool_types import (
     Action,
     Grant,
@@ -66,6 +67,23 @@ def ready(pools: NodePools, actions: Sequence[Action], now: float = 0.0) -> list
         pending += of(StartActor, following)
         done += following
     return done
+
+
+def all_ready(pools: NodePools, now: float = 0.0) -> list[Action]:
+    """Lets every start that is under way succeed, and those that follow."""
+    done = list(pools.tick(now))
+    while starting := [a.number for a in pools._actors.values() if a.state is State.STARTING]:
+        for number in starting:
+            done += pools.started(number, now)
+    return done
+
+
+def placed(pools: NodePools, session: str, key: PoolKey) -> Place:
+    """Gives a session a place, in an actor that is started if there is none."""
+    _, actions = pools.acquire(session, [Want(key)], 0.0)
+    (granted,) = of(Grant, [*actions, *all_ready(pools)])
+    (place,) = granted.places
+    return place
 
 
 def breakers(pools: NodePools, now: float) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 from rich.console import Console
+from tests.ray.session_support import RUN_SECS, Session
 
 from antiphon_actors.agent_types import ActorWanted, AgentSettings, NetworkSettings
 from antiphon_actors.agents import create_agent
@@ -25,13 +26,10 @@ from antiphon_actors.errors import NoActorError
 from antiphon_actors.placement.policy import Placement
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.progress import Progress
-from antiphon_actors.report import SessionReport
 from antiphon_actors.run import RunOptions, run_on_cluster
-from antiphon_actors.supervisor import Failure, Output, SessionSpec
+from antiphon_actors.supervisor import SessionSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
-
-RUN_SECS = 30.0
 
 BOT = """
 import asyncio
@@ -91,49 +89,6 @@ async def bot(runner_args):
 """
 
 HEARD = ["heard one Near Far Near", "heard two Near Far Near"]
-
-
-class Session:
-    """A session of a supervisor on the first node, while it runs."""
-
-    def __init__(self, supervisor: Any, spec: SessionSpec) -> None:
-        self.lines: list[str] = []
-        self.report: SessionReport | None = None
-        self.news = asyncio.Event()
-        self._stream = supervisor.run_session.options(num_returns="streaming").remote(spec)
-        self.following = asyncio.create_task(self._follow())
-
-    async def _follow(self) -> SessionReport:
-        async for reference in self._stream:
-            item = await reference
-            if isinstance(item, Output):
-                self.lines += item.text.splitlines()
-            elif isinstance(item, Failure):
-                self.lines.append(f"failed: {item.text}")
-            else:
-                self.report = item
-            self.news.set()
-        assert self.report is not None
-        return self.report
-
-    async def line(self, start: str) -> str:
-        """The first line that begins so."""
-        async with asyncio.timeout(RUN_SECS):
-            while True:
-                for line in self.lines:
-                    if line.startswith(start):
-                        return line
-                assert not self.following.done(), self.report
-                self.news.clear()
-                await self.news.wait()
-
-    async def end(self) -> SessionReport:
-        async with asyncio.timeout(RUN_SECS):
-            return await self.following
-
-    @property
-    def heard(self) -> list[str]:
-        return [line for line in self.lines if line.startswith("heard")]
 
 
 class Agent:

@@ -28,6 +28,13 @@ def test_a_private_cluster_is_authenticated_and_on_loopback() -> None:
     assert variables["RAY_worker_niceness"] == "0"
 
 
+def test_a_lost_node_is_noticed_sooner_where_others_go_on() -> None:
+    setting = "RAY_health_check_failure_threshold"
+    assert setting not in ray_environment("secret")
+    several = ray_environment("secret", several_nodes=True)
+    assert several[setting] == production_environment()[setting] == "3"
+
+
 def test_the_environment_of_shared_nodes_holds_no_secret() -> None:
     assert not any("AUTH" in name for name in production_environment())
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in production_environment()

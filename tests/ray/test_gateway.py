@@ -20,8 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from antiphon.errors import ConfigError
-from antiphon_actors.agent_types import AgentSettings
-from antiphon_actors.agents import NAMESPACE, create_agent
+from antiphon_actors.agent_types import NAMESPACE, AgentSettings
+from antiphon_actors.agents import create_agent
 from antiphon_actors.bot_program import BotFile
 from antiphon_actors.cluster import LocalCluster
 from antiphon_actors.gateway.access import hash_key, new_secret

@@ -10,6 +10,7 @@ from typing import Any
 from tests.ray.pool_support import ECHO, OTHER, SETTINGS, SUPERVISOR, filled, grant, of, ready
 
 from antiphon_actors.agent_types import AgentSettings
+from antiphon_actors.fleet import Member
 from antiphon_actors.node_agent import NodeAgent
 from antiphon_actors.pool_types import KillActor, Mode, Refuse, ReportDeath, Role, Want
 from antiphon_actors.pools import NodePools
@@ -80,7 +81,7 @@ async def test_their_places_on_other_nodes_are_freed() -> None:
 
     agent = NodeAgent(AgentSettings(hub_dir="/nowhere"))
     agent._across = SimpleNamespace(neighbours=FakeNeighbours())  # type: ignore[assignment]
-    agent._running[1] = SimpleNamespace(actor_id="1")  # type: ignore[assignment]
+    agent._fleet._members[1] = Member(1, Role.SUPERVISOR, None, "1")
     agent._perform([ReportDeath(1, Role.SUPERVISOR, "bot", ("a", "b"), "killed", ("b",))])
     await asyncio.wait(agent._tasks)
     assert released == ["b"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +16,9 @@ import psutil
 import pytest
 import ray
 
-from antiphon_actors import ray_internal
+from antiphon_actors import ray_internal, termination
 from antiphon_actors.cluster import LocalCluster
+from antiphon_actors.processor_actor import actor_options
 from antiphon_actors.ray_internal import ActorWatch, ClusterStore, WorkerPrestarter
 
 pytestmark = pytest.mark.ray
@@ -26,6 +30,25 @@ class Process:
 
 
 Target: Any = ray.remote(num_cpus=0)(Process)
+
+
+class ToldToEnd:
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def wait_until_told(self) -> bool:
+        descriptor = termination.descriptor()
+        if descriptor is None:
+            return False
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        await readable.wait()
+        loop.remove_reader(descriptor)
+        return termination.was_told(descriptor)
+
+
+Told: Any = ray.remote(num_cpus=0)(ToldToEnd)
 
 
 def blank_workers() -> list[psutil.Process]:
@@ -149,6 +172,43 @@ async def test_announces_deaths(cluster: LocalCluster) -> None:
         assert change.reason
 
 
+def test_an_actor_without_resources_keeps_its_node(cluster: LocalCluster) -> None:
+    """So an autoscaler takes no node away under a call, though actors reserve nothing."""
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    far = next(str(n["NodeID"]) for n in ray.nodes() if "elsewhere" in n["Resources"])
+
+    def idle_ms() -> int:
+        state: Any = get_cluster_resource_state(raylet.GcsClient(cluster.address))
+        return next(int(n.idle_duration_ms) for n in state.node_states if n.node_id.hex() == far)
+
+    def wait_until_idle(wanted: bool) -> None:
+        deadline = time.monotonic() + 20
+        while (idle_ms() > 0) is not wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    wait_until_idle(True)
+    target = Target.options(**actor_options(far, {})).remote()
+    ray.get(target.pid.remote())
+    wait_until_idle(False)
+    ray.kill(target)
+    wait_until_idle(True)
+
+
+def test_a_worker_learns_at_once_that_it_is_to_end(cluster: LocalCluster) -> None:
+    """Ray's own handler waits for the next call, and ends the process with it."""
+    target = Told.remote()
+    pid = ray.get(target.pid.remote())
+    told = target.wait_until_told.remote()
+    os.kill(pid, signal.SIGTERM)
+    assert ray.get(told, timeout=10) is True
+    # It goes on, until somebody ends it.
+    assert ray.get(target.pid.remote(), timeout=10) == pid
+    ray.kill(target)
+
+
 def test_tells_no_draining_nodes(cluster: LocalCluster) -> None:
     assert ray_internal.draining_nodes() == {}
 
@@ -176,12 +236,15 @@ def test_keeps_small_values_for_the_whole_cluster(cluster: LocalCluster) -> None
 def test_everything_listens_on_loopback(cluster: LocalCluster) -> None:
     janitor = cluster._janitor
     assert janitor is not None
-    listening = [
-        connection.laddr.ip
-        for process in psutil.Process(janitor.pid).children(recursive=True)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in psutil.Process(janitor.pid).children(recursive=True):
+        # An actor of the test before may just be going.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening += [
+                connection.laddr.ip
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            ]
     assert listening
     assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1"}
 

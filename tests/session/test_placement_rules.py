@@ -14,6 +14,7 @@ from antiphon.pipeline.parallel_pipeline import ParallelPipeline
 from antiphon.pipeline.pipeline import Pipeline
 from antiphon.processors.frame_processor import FrameProcessor
 from antiphon_actors import agent_provider
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.bot_program import BotError, read_bot_file
 from antiphon_actors.neighbours import Node
@@ -304,7 +305,8 @@ async def test_the_agent_is_asked_for_places_not_for_processors(
         Rule("m2", "dedicated"),
     )
     made, agent = plan(*movers(3), rules=rules), FakeAgent()
-    hosts: list[Any] = await agent_provider.AgentProvider(agent, "s").acquire("s", made.moved)
+    client = AgentClient(agent)
+    hosts: list[Any] = await agent_provider.AgentProvider(client, "s").acquire("s", made.moved)
     assert [host.actor_id for host in hosts] == ["actor0", "actor0", "actor1"]
     kind = made.workers[2].kind
     assert agent.wanted == [

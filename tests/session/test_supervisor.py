@@ -15,6 +15,7 @@ import ray
 from loguru import logger
 from ray.exceptions import RayTaskError
 
+from antiphon.errors import PlacementError
 from antiphon_actors import processor_host, supervisor
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
 from antiphon_actors.bot_program import BotFile
@@ -26,6 +27,7 @@ from antiphon_actors.processor_host import ProcessorHost
 from antiphon_actors.report import SessionReport
 from antiphon_actors.session.caller_websocket import CallerRequest
 from antiphon_actors.session.endpoint import Endpoint
+from antiphon_actors.session.home import ActorExecutor
 from antiphon_actors.session.line import Kind, Line, Message
 from antiphon_actors.session.own_tasks import end_tasks, own_tasks, tell_tasks_apart
 from antiphon_actors.supervisor import Failure, Output, SessionSpec, SupervisorActor
@@ -118,7 +120,9 @@ class FakeAgent:
         facts = ActorFacts(uri=self.host.uri, pid=1, prefix=0, node_id="node")
         return [ActorPlace(lease, "0123456789", facts) for lease in leases]
 
-    async def _attach(self, specs: Sequence[tuple[int, Any]]) -> list[BaseException | None]:
+    async def _attach(
+        self, specs: Sequence[tuple[int, Any]], call: str
+    ) -> list[BaseException | None]:
         for _, spec in specs:
             await self.host.attach(spec)
         return [None] * len(specs)
@@ -451,6 +455,69 @@ async def test_a_session_that_cannot_be_resumed_leaves_it_to_the_gateway_to_hang
     assert report.lost == "there is no checkpoint of it"
     assert ended == []
     assert caller.got.empty()
+
+
+async def test_sessions_are_asked_to_leave_processes(
+    supervise: Supervise, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Sequence[str], str, float]] = []
+
+    async def evacuate(
+        executor: ActorExecutor, uris: Sequence[str], reason: str, deadline_secs: float
+    ) -> list[str]:
+        name = executor._session_id
+        asked.append((name, uris, reason, deadline_secs))
+        if name == "hangs":
+            await asyncio.Event().wait()
+        if name == "fails":
+            raise PlacementError("there is no other actor")
+        return [] if name == "goes" else ["Shout#0"]
+
+    monkeypatch.setattr(ActorExecutor, "evacuate", evacuate)
+    actor = await supervise()
+    sessions = [Running(actor, name, "fine") for name in ("goes", "stays", "fails", "hangs")]
+    for session in sessions:
+        await session.begun()
+    assert actor.session_names() == ["goes", "stays", "fails", "hangs"]
+    left = await actor.evacuate([agent.host.uri], "it is stuck", 0.05)
+    assert left == ["stays", "fails", "hangs"]
+    assert asked[0] == ("goes", [agent.host.uri], "it is stuck", 0.05)
+    for session in sessions:
+        await session.ended()
+
+
+async def test_what_runs_elsewhere_need_not_move(supervise: Supervise) -> None:
+    actor = await supervise()
+    session = Running(actor, "s", "fine")
+    await session.begun()
+    assert await actor.evacuate(["unix:///another"], "it is stuck", 1.0) == []
+    await session.ended()
+
+
+async def test_what_was_asked_of_an_agent_that_died_is_asked_of_the_next(
+    supervise: Supervise, agent: FakeAgent
+) -> None:
+    actor = await supervise()
+    lost = asyncio.Event()
+    first = True
+
+    async def acquire_all(
+        session_id: str, wanted: Sequence[ActorWanted], avoid: Sequence[str]
+    ) -> list[Any]:
+        nonlocal first
+        if first:
+            first = False
+            lost.set()
+            await asyncio.Event().wait()
+        return await agent._acquire_all(session_id, wanted, avoid)
+
+    agent.acquire_all = Remote(acquire_all)
+    session = Running(actor, "s", "fine")
+    await lost.wait()
+    actor.agent_returned()
+    await session.begun()
+    assert (await session.ended()).exit_code == 0
+    assert session.said == "heard FINE\n"
 
 
 async def test_tasks_end_with_the_block_that_began_them() -> None:

@@ -14,7 +14,8 @@ from loguru import logger
 from ray.exceptions import RayError
 
 from antiphon.errors import AntiphonError
-from antiphon_actors.agents import NAMESPACE, find_agent
+from antiphon_actors.agent_types import NAMESPACE
+from antiphon_actors.agents import find_agent
 from antiphon_actors.errors import ClusterError, reason_of
 from antiphon_actors.gateway.cluster_supervisors import ClusterSupervisors
 from antiphon_actors.gateway.gateway import Gateway

@@ -14,6 +14,7 @@ from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
 from antiphon.errors import ConfigError
+from antiphon_actors.agent_client import end_agent
 from antiphon_actors.agent_types import AgentSettings, NetworkSettings
 from antiphon_actors.agents import create_agent, find_agent
 from antiphon_actors.errors import ClusterError, reason_of
@@ -258,20 +259,15 @@ async def _ask(node_id: str, method: str, *arguments: Any) -> Any:
 async def _end_gateway(node_id: str) -> None:
     with contextlib.suppress(ValueError):
         gateway = find_gateway(node_id)
-        await _end(gateway, gateway.stop.remote())
+        try:
+            async with asyncio.timeout(END_DEADLINE_SECS):
+                await gateway.stop.remote()
+        except (RayError, TimeoutError) as error:
+            logger.debug("a gateway did not end in order", error=reason_of(error))
+        finally:
+            ray.kill(gateway)
 
 
 async def _end_agent(node_id: str) -> None:
     with contextlib.suppress(ValueError):
-        agent = find_agent(node_id)
-        await _end(agent, agent.shutdown.remote(END_DEADLINE_SECS / 2))
-
-
-async def _end(actor: Any, ending: Any) -> None:
-    try:
-        async with asyncio.timeout(END_DEADLINE_SECS):
-            await ending
-    except (RayError, TimeoutError) as error:
-        logger.debug("an actor did not end in order", error=reason_of(error))
-    finally:
-        ray.kill(actor)
+        await end_agent(find_agent(node_id), END_DEADLINE_SECS)

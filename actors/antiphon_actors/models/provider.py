@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -13,6 +12,7 @@ from antiphon.models.model import ModelSpec
 from antiphon.models.provider import use_models
 from antiphon.models.runner import ModelRunner
 from antiphon.models.sharing import ModelBackend, SharedModels, deliver
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.models.connection import AnswerStreams
 from antiphon_actors.models.remote import RemoteModel, Source
@@ -59,7 +59,7 @@ class AgentSource(Source):
         settings: How models run.
     """
 
-    def __init__(self, agent: Any, settings: ModelSettings) -> None:
+    def __init__(self, agent: AgentClient, settings: ModelSettings) -> None:
         self._agent = agent
         self._settings = settings
 
@@ -68,7 +68,9 @@ class AgentSource(Source):
         wanted = ModelWanted.of(spec, self._settings)
         try:
             # Without a deadline: loading a model may take minutes, and the agent has one.
-            found: list[Member] = await self._agent.acquire_model.remote(wanted, list(avoid))
+            found: list[Member] = await self._agent.call(
+                "acquire_model", wanted, list(avoid), deadline_secs=None
+            )
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             if isinstance(cause, NoActorError):
@@ -83,7 +85,9 @@ class AgentSource(Source):
         return found
 
 
-def use_actors_for_models(endpoint: Endpoint, agent: Any, settings: ModelSettings) -> ExitStack:
+def use_actors_for_models(
+    endpoint: Endpoint, agent: AgentClient, settings: ModelSettings
+) -> ExitStack:
     """Has this process get its models through its node's agent, until what it returns is closed."""
     stack = ExitStack()
     models = ClusterModels(endpoint, AgentSource(agent, settings), settings)

@@ -146,6 +146,7 @@ class Endpoint:
         """Lets nobody into the line any more; does nothing where it is another's."""
         if self._lines.get(name) == accept:
             del self._lines[name]
+
     def serve(self, kind: str, service: Service) -> None:
         """Lets streams in that belong to no session: those with a key of `pack("", kind, number, 0, None)`.
 
