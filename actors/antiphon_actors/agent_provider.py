@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from antiphon.errors import PlacementError
 from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_types import ActorPlace, ActorWanted
-from antiphon_actors.errors import NoActorError
+from antiphon_actors.errors import ActorGoneError, NoActorError
 from antiphon_actors.placement.places import PlacedProcessor, demands
 from antiphon_actors.session.home import Host
 from antiphon_actors.session.spec import AttachSpec
@@ -80,6 +80,8 @@ class _LeasedHost:
         if isinstance(error, (RayError, TimeoutError)):
             why = str(error) or "no answer in time"
             raise PlacementError(f"the node agent is gone: {why}") from error
+        if isinstance(error, ActorGoneError):
+            raise ActorGoneError(f"{error} ({self.description})") from error
         if error is not None:
             raise PlacementError(f"{error} ({self.description})") from error
 

@@ -18,13 +18,13 @@ from ray.exceptions import RayError
 from antiphon_actors.adoption import actor_name, number_in
 from antiphon_actors.agent_types import NAMESPACE, AgentSettings
 from antiphon_actors.channels.uris import ProcessAddress, parse_uri
+from antiphon_actors.errors import reason_of
 from antiphon_actors.pool_types import Role, StartActor
 from antiphon_actors.processes import ProcessId
 from antiphon_actors.processor_actor import (
     ActorFacts,
     ProcessorActor,
     actor_options,
-    reason_of,
     remote_class,
     until_gone,
 )
@@ -150,8 +150,9 @@ class Fleet:
             if not self._owner.wanted(number):
                 # Given up meanwhile.
                 return
-            deadline = self._settings.start_deadline_secs
-            reason = reason_of(error) or f"not ready after {deadline:g} s"
+            reason = reason_of(error)
+            if isinstance(error, TimeoutError):
+                reason = f"not ready after {self._settings.start_deadline_secs:g} s"
             logger.warning("an actor did not start", role=str(action.role), error=reason)
             self._owner.actor_not_started(number, reason)
             return

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 import ray
 from loguru import logger
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from antiphon_actors import ray_internal
 from antiphon_actors.agent_client import end_agent
 from antiphon_actors.agent_store import KeptElsewhere
 from antiphon_actors.agent_types import ActorPlace, ActorWanted, Verdict
 from antiphon_actors.channels.errors import CredentialsError
-from antiphon_actors.errors import NoActorError
+from antiphon_actors.errors import ActorGoneError, NoActorError, reason_of
 from antiphon_actors.models.specs import ModelWanted
 from antiphon_actors.models.wire import Member
 from antiphon_actors.node_watch import ASK_SECS, SILENT_SECS, NodeWatch
@@ -225,6 +225,9 @@ class Neighbours:
                 try:
                     agent = await self._agent(node_id)
                     found = await agent.attach.remote(theirs, call)
+                except RayActorError as error:
+                    gone = ActorGoneError(f"its node agent is gone: {reason_of(error)}")
+                    found = [gone] * len(group)
                 except RayError as error:
                     found = [_cause(error)] * len(group)
             results.update(zip(numbers, found, strict=True))

@@ -17,14 +17,13 @@ import shutil
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import ray
 from loguru import logger
-from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from antiphon.errors import AntiphonError, PlacementError
 from antiphon_actors.agent_store import AgentState, AgentStore, KeptActor, KeptElsewhere
 from antiphon_actors.agent_types import (
     ActorDeath,
@@ -36,6 +35,7 @@ from antiphon_actors.agent_types import (
     Introduction,
     Verdict,
 )
+from antiphon_actors.attaching import attach_all, check_labels
 from antiphon_actors.caretaker import Caretaker
 from antiphon_actors.channels import CredentialsError
 from antiphon_actors.deaths import DeathLog
@@ -61,7 +61,7 @@ from antiphon_actors.pool_types import (
     Want,
 )
 from antiphon_actors.pools import NodePools
-from antiphon_actors.processor_actor import ActorFacts, WatchedActor, reason_of
+from antiphon_actors.processor_actor import ActorFacts, WatchedActor
 from antiphon_actors.ray_internal import WorkerPrestarter
 from antiphon_actors.takeover import Takeover
 from antiphon_actors.warm_workers import KEEP_ALIVE_SECS, WarmWorkers
@@ -92,6 +92,7 @@ class NodeAgent(WatchedActor):
         first = time.time_ns() // 1_000_000 if settings.detached else 1
         self._pools = NodePools(settings.pools, first_number=first)
         self._fleet = Fleet(settings, self, self._spawn)
+        self._attach_here = partial(attach_all, self._pools, self._fleet)
         self._evacuation = Evacuation(
             self._pools, self._fleet, perform=self._perform, elsewhere=lambda: self._across
         )
@@ -199,21 +200,6 @@ class NodeAgent(WatchedActor):
         if self._across is not None and self._across.neighbours is not None:
             return await self._across.neighbours.attach(specs, call)
         return await self._attach_here(specs, call)
-
-    async def _attach_here(
-        self, specs: Sequence[tuple[int, Any]], call: str
-    ) -> list[BaseException | None]:
-        async def one(index: int, lease_id: int, spec: Any) -> None:
-            number = self._pools.actor_of(lease_id)
-            member = self._fleet.get(number) if number is not None else None
-            if member is None:
-                raise NoActorError("the actor has died")
-            await member.handle.attach.remote(spec, f"{call}/{lease_id}/{index}" if call else "")
-
-        found = await asyncio.gather(
-            *(one(index, *item) for index, item in enumerate(specs)), return_exceptions=True
-        )
-        return [_portable(error) for error in found]
 
     async def start_supervisor(
         self,
@@ -443,7 +429,7 @@ class NodeAgent(WatchedActor):
     async def _acquire_here(
         self, session_id: str, wanted: Sequence[ActorWanted], avoid: Iterable[str]
     ) -> list[ActorPlace]:
-        _check_labels(wanted)
+        check_labels(wanted)
         wants = [
             Want(PoolKey.of(Role.PROCESSOR, each.kind, each.resources), Mode(each.mode))
             for each in wanted
@@ -711,26 +697,3 @@ class NodeAgent(WatchedActor):
             logger.opt(exception=error).error(
                 "a task of the node agent failed", task=task.get_name()
             )
-
-
-def _check_labels(wanted: Sequence[ActorWanted]) -> None:
-    """Refuses what has to be on a node with other labels than this one."""
-    for each in wanted:
-        if each.labels:
-            here = ray.get_runtime_context().get_node_labels()
-            missing = [f"{k}={v}" for k, v in each.labels.items() if here.get(k) != v]
-            if missing:
-                raise NoActorError(f"this node does not have the label {', '.join(missing)}")
-
-
-def _portable(error: BaseException | None) -> BaseException | None:
-    """Tells an error of an actor in words: those of bots, and Ray's own, travel badly."""
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        if isinstance(cause, AntiphonError):
-            return PlacementError(str(cause))
-        return PlacementError(f"the actor failed: {type(cause).__name__}: {cause}")
-    if isinstance(error, RayError):
-        what = "is gone" if isinstance(error, RayActorError) else "failed"
-        return PlacementError(f"the actor {what}: {reason_of(error)}")
-    return error

@@ -25,6 +25,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from antiphon_actors.agent_client import AgentClient
+from antiphon_actors.errors import reason_of
 from antiphon_actors.pulse import PulseAddress, PulseSender
 from antiphon_actors.session import console
 from antiphon_actors.session.network import Network
@@ -217,12 +218,6 @@ async def until_gone(handle: Any) -> str:
             await asyncio.sleep(0.1)
         except RayError as error:
             return reason_of(error)
-
-
-def reason_of(error: BaseException) -> str:
-    """What Ray's long messages say in their last line, without its guesses at causes."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].partition(" Some common causes")[0] if lines else ""
 
 
 def actor_options(node_id: str, resources: Mapping[str, float]) -> dict[str, Any]:

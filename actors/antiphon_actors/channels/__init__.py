@@ -27,7 +27,8 @@ from antiphon_actors.channels.hub_statistics import HubStatistics
 from antiphon_actors.channels.in_stream import Acceptance, Delivery, StreamReceiver
 from antiphon_actors.channels.limits import DEFAULT_LIMITS, Limits
 from antiphon_actors.channels.link import Link, LinkState, LinkStatistics
-from antiphon_actors.channels.out_stream import OutStream, OutStreamStatistics
+from antiphon_actors.channels.out_statistics import OutStreamStatistics
+from antiphon_actors.channels.out_stream import OutStream
 from antiphon_actors.channels.retained import Sent
 
 __all__ = [

@@ -16,7 +16,7 @@ from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
 from antiphon_actors.channels.uris import ProcessAddress
-from antiphon_actors.errors import NoActorError
+from antiphon_actors.errors import NoActorError, reason_of
 from antiphon_actors.models.actor import ModelActor
 from antiphon_actors.models.pools import (
     Action,
@@ -31,13 +31,7 @@ from antiphon_actors.models.pools import (
 from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.models.specs import ModelWanted
 from antiphon_actors.models.wire import Member
-from antiphon_actors.processor_actor import (
-    ActorFacts,
-    actor_options,
-    reason_of,
-    remote_class,
-    until_gone,
-)
+from antiphon_actors.processor_actor import ActorFacts, actor_options, remote_class, until_gone
 from antiphon_actors.ray_internal import actor_id_of
 from antiphon_actors.session.network import Network
 
@@ -229,7 +223,9 @@ class AgentModels:
             self._forget(action.actor, kill=True)
             if not self._pools.knows(action.actor):
                 return  # given up meanwhile
-            reason = _reason(error) or f"not ready after {self._settings.load_secs:g} s"
+            reason = _reason(error)
+            if isinstance(error, TimeoutError):
+                reason = f"not ready after {self._settings.load_secs:g} s"
             logger.warning("an actor did not load its model", model=name, error=reason)
             self._perform(self._pools.start_failed(action.actor, reason, time.monotonic()))
             return
