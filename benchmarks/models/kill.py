@@ -14,6 +14,7 @@ from antiphon.audio.vad.silero import SileroVADAnalyzer
 from antiphon.audio.vad.vad_analyzer import VADState
 from antiphon.models.local import LocalModels
 from antiphon.models.provider import use_models
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.models.provider import use_actors_for_models
 from antiphon_actors.models.settings import ModelRule, ModelSettings, Scaling
 from antiphon_actors.pool_types import PoolSettings
@@ -107,7 +108,7 @@ async def killed(bench: Bench, settings: ModelSettings, talk: Talk) -> list[Any]
         directory = bench.directory / bench.unique("kill").replace("/", "-")
         await endpoint.start(f"unix://{directory}/sessions.sock")
         stack.push_async_callback(endpoint.aclose)
-        stack.enter_context(use_actors_for_models(endpoint, agent, settings))
+        stack.enter_context(use_actors_for_models(endpoint, AgentClient(agent), settings))
         now = asyncio.Event()
         talking = [asyncio.ensure_future(talk(number, now)) for number in range(SESSIONS)]
         async with asyncio.timeout(DEADLINE_SECS):

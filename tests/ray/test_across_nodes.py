@@ -83,6 +83,7 @@ async def bot(runner_args):
         print("far", await far.pid(), flush=True)
         while not Path(runner_args.body["go"]).exists():
             await asyncio.sleep(0.01)
+        print("far again", await far.pid(), flush=True)
         await task.queue_frames([TextFrame("two"), EndFrame()])
 
     await PipelineRunner(handle_sigint=False).run(task)
@@ -201,17 +202,16 @@ async def test_a_rule_asks_for_another_node_and_the_frames_are_the_same(agent: A
     assert alone.heard == session.heard
 
 
-async def test_the_death_of_an_actor_on_another_node_ends_the_session(agent: Agent) -> None:
+async def test_a_session_goes_on_when_its_actor_on_another_node_dies(agent: Agent) -> None:
     session, _ = await agent.begin()
     pid = int((await session.line("far")).split()[1])
     await session.line("heard one")
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(5):
-        failed = await session.line("failed")
-    assert "the actor of Far#" in failed
-    assert "is gone" in failed
-    agent.go.touch()  # which the bot's handler waits for
-    assert (await session.end()).exit_code == 1
+    agent.go.touch()
+    report = await session.end()
+    assert report.failures == []
+    assert session.heard == HEARD
+    assert int((await session.line("far again")).split()[2]) != pid
 
 
 async def test_secrets_are_the_owners_alone(agent: Agent, cluster: LocalCluster) -> None:

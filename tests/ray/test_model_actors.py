@@ -17,6 +17,7 @@ import ray
 from antiphon.models.client import ModelClient
 from antiphon.models.model import ModelSpec
 from antiphon.models.provider import connect_model, runs_in_process
+from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agent_types import AgentSettings
 from antiphon_actors.agents import create_agent
 from antiphon_actors.cluster import LocalCluster
@@ -72,7 +73,7 @@ async def process(directory: Path, settings: ModelSettings) -> AsyncIterator[Pro
     try:
         await agent.start.remote()
         await endpoint.start(f"unix://{directory}/user/user.sock")
-        with use_actors_for_models(endpoint, agent, settings):
+        with use_actors_for_models(endpoint, AgentClient(agent), settings):
             try:
                 yield Process(agent, clients)
             finally:

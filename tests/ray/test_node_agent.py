@@ -15,7 +15,7 @@ from antiphon.errors import PlacementError
 from antiphon_actors.agent_types import ActorWanted, AgentSettings
 from antiphon_actors.agents import create_agent, find_agent
 from antiphon_actors.cluster import LocalCluster
-from antiphon_actors.errors import NoActorError
+from antiphon_actors.errors import ActorGoneError, NoActorError
 from antiphon_actors.pool_types import PoolSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
@@ -105,7 +105,7 @@ async def test_gives_all_places_of_a_session_at_once_and_passes_its_specs_on(age
     assert errors == [None, None, None]
     await agent.release.remote("a")
     (error,) = await agent.attach.remote([(places[2].lease_id, "spec")])
-    assert isinstance(error, NoActorError)
+    assert isinstance(error, ActorGoneError)
 
 
 async def test_tells_what_went_wrong_in_an_actor(agent: Any) -> None:
