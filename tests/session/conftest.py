@@ -177,6 +177,7 @@ class Actors:
         self.by_processor: dict[str, LocalHost] = {}
         self.released: list[str] = []
         self.given_back: list[str] = []
+        self.stuck: list[str] = []
         self._pools: dict[str, LocalHost] = {}
         self._numbered = 0
 
@@ -213,7 +214,8 @@ class Actors:
         self.by_processor[placed.processor.name] = host
         return host
 
-    async def release(self, session_id: str) -> None:
+    async def release(self, session_id: str, stuck: Sequence[Host] = ()) -> None:
+        self.stuck += [host.description for host in stuck]
         self.released.append(session_id)
 
     def executor(self, placement: Placement, record: SessionRecord) -> ActorExecutor:

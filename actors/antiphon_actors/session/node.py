@@ -40,6 +40,7 @@ LEAVE_DEADLINE_SECS = 2.0
 """How long calls of a session that has ended may resist their cancellation."""
 
 PeerLost = Callable[[str, Exception], None]
+EndPart = Callable[[float], None]
 
 
 class SessionNode:
@@ -57,6 +58,7 @@ class SessionNode:
         peer_lost: PeerLost,
         setup: Callable[[], FrameProcessorSetup] | None = None,
         control: Mapping[str, Callable[[Any], Awaitable[Any]]] | None = None,
+        end: EndPart | None = None,
         home_uri: str | None = None,
         classes: Mapping[str, type[Any]] | None = None,
         recovers: bool = False,
@@ -70,6 +72,7 @@ class SessionNode:
             peer_lost: Told, once, of a process of the session that is gone.
             setup: What processors that run here get when their twin is set up (in an actor).
             control: What else home may ask for, by name (in an actor).
+            end: Ends the part of the session that is here within so many seconds (in an actor).
             home_uri: The process that runs the bot (in an actor).
             classes: The bot's own classes that travel, by their name on the wire (in an actor,
                 where several bots may have classes of the same name).
@@ -85,6 +88,7 @@ class SessionNode:
         self._peer_lost = peer_lost
         self._setup = setup
         self._control = dict(control or {})
+        self._end = end
         self.home_uri = home_uri
         self.recovers = recovers
         self._classes = classes
@@ -102,6 +106,8 @@ class SessionNode:
         # At home: what successors are to be told, by the processor's number.
         self.kept: dict[int, KeptState] = {}
         self._closed = False
+        # At home: whether the session is about to end, so that no process joins it any more.
+        self.ending = False
         self.clock_started_ns = 0
 
     @property
@@ -178,18 +184,27 @@ class SessionNode:
         """Lets the session's frames and calls into this process."""
         self._endpoint.join(self)
 
-    async def leave(self) -> None:
-        """Ends the session's part in this process: streams, calls, tasks, references."""
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """What runs here for the session, beside its processors."""
+        return self._tasks | self._serving
+
+    async def leave(self, deadline_secs: float = LEAVE_DEADLINE_SECS) -> None:
+        """Ends the session's part in this process: streams, calls, tasks, references.
+
+        Args:
+            deadline_secs: How long its calls and tasks may resist their cancellation.
+        """
         self._closed = True
         self._endpoint.leave(self)
         links, self._links = self._links, {}
         for link in links.values():
             link.remove_closed_callback(self._link_closed)
-        tasks = (self._tasks | self._serving) - {asyncio.current_task()}
+        tasks = self.tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=LEAVE_DEADLINE_SECS)
+            await asyncio.wait(tasks, timeout=deadline_secs)
         for processor in self._processors.values():
             if isinstance(processor._inbox, EdgeInbox):
                 processor._inbox.close()
@@ -207,7 +222,7 @@ class SessionNode:
         self._numbers.clear()
         self._control.clear()
         self.kept.clear()
-        self._setup = None
+        self._setup = self._end = None
         self._peer_lost = _ignore
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -401,6 +416,10 @@ class SessionNode:
         The bot's code runs with the bot's context variables, not with the hub's. Cancelling the
         caller cancels it, and so does the end of the session.
         """
+        if method == "join" and self.home_uri is None:
+            if self.ending:
+                raise ChannelRefused(f"session {self.session_id} is ending")
+            return codec.encode_value(None, None)
         if method in self._control:
             return codec.encode_value(await self._control[method](self._decode(payload)), None)
         if method == "invoke":
@@ -464,6 +483,9 @@ class SessionNode:
         elif method == "state" and self.home_uri is None:
             pid, positions, state = _parts(self._decode(payload), int, dict, bytes)
             self.kept_of(pid).set_state(state, positions)
+        elif method == "end" and self._end is not None:
+            (secs,) = _parts(self._decode(payload), float)
+            self._end(secs)
         elif method == "given_up" and self.home_uri is not None:
             uri, reason = _parts(self._decode(payload), str, str)
             self.give_up(uri, ChannelBroken(reason))

@@ -108,6 +108,12 @@ class Replacements:
         return self._machine.attempt
 
     @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """What is under way."""
+        found = {task for task in (self._task, self._farewell) if task is not None}
+        return {task for task in found if not task.done()}
+
+    @property
     def records(self) -> list[RecoveryRecord]:
         """What was replaced so far."""
         return [
@@ -154,7 +160,7 @@ class Replacements:
         self._machine.end()
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._task, self._farewell) if task is not None]
+        tasks = self.tasks
         for task in tasks:
             task.cancel()
         if tasks:
@@ -281,6 +287,8 @@ class Replacements:
         self._attached.pop(uri, None)
         if not self._node.is_lost(uri):
             try:
+                # Cannot be called back: a blocked one does it in its own time.
+                self._node.notify(uri, "end", [GOODBYE_DEADLINE_SECS])
                 async with asyncio.timeout(GOODBYE_DEADLINE_SECS):
                     await self._ask(uri, "detach", [])
             except (ChannelError, TimeoutError) as error:
