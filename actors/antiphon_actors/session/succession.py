@@ -76,15 +76,40 @@ class _Again(NamedReceipt):
         self.over.set()
 
 
+class Underway:
+    """Counts what processors of one process have given each other and not answered.
+
+    Meanwhile the states of those that gave it are ahead of those that have it.
+    """
+
+    __slots__ = ("_holds",)
+
+    def __init__(self) -> None:
+        """Begins with nothing."""
+        self._holds = 0
+
+    def __bool__(self) -> bool:
+        return self._holds > 0
+
+    def more(self) -> None:
+        """Something more is to be answered."""
+        self._holds += 1
+
+    def less(self) -> None:
+        """Something is answered."""
+        self._holds -= 1
+
+
 class _Derived:
     """Receipt of a frame that one processor gives another in the same process."""
 
-    __slots__ = ("_open", "_source")
+    __slots__ = ("_open", "_source", "_underway")
 
-    def __init__(self, source: Receipt) -> None:
+    def __init__(self, source: Receipt, underway: Underway) -> None:
         self._source = source
+        self._underway = underway
         self._open = True
-        source.hold()
+        self.hold()
 
     @property
     def origin(self) -> int:
@@ -99,14 +124,16 @@ class _Derived:
         """The frame was processed or dropped."""
         if self._open:
             self._open = False
-            self._source.release()
+            self.release()
 
     def hold(self) -> None:
         """Holds the frame that it came of."""
+        self._underway.more()
         self._source.hold()
 
     def release(self) -> None:
         """Takes one `hold` back."""
+        self._underway.less()
         self._source.release()
 
     async def safe(self) -> None:
@@ -120,6 +147,16 @@ class ChainedInbox(LocalInbox):
     What a frame from another process leads to there is not over when the first processor is done.
     """
 
+    def __init__(self, owner: FrameProcessor, underway: Underway) -> None:
+        """Makes an inbox whose tasks do not run yet.
+
+        Args:
+            owner: The processor.
+            underway: Counts what its neighbours in the process give it.
+        """
+        super().__init__(owner)
+        self._underway = underway
+
     def put_nowait(
         self,
         frame: Frame,
@@ -130,7 +167,7 @@ class ChainedInbox(LocalInbox):
     ) -> None:
         """Takes a frame, and holds the one that it came of until it is processed."""
         if receipt is None and (source := current_receipt()) is not None:
-            receipt = _quiet_of(source) or _Derived(source)
+            receipt = _quiet_of(source) or _Derived(source, self._underway)
         super().put_nowait(frame, direction, callback, receipt, sent_ns)
 
 
@@ -163,13 +200,26 @@ class Succession:
         self._sent: dict[tuple[int, FrameDirection], SentBefore] = {}
         self._answered: dict[int, tuple[int, int]] = {}
         self._restored: set[int] = set()
+        # Of those with a kept state, the ones that do not have it yet.
+        self._unrestored = {
+            pid for pid, each in inheritances.items() if each.kept.state is not None
+        }
         # Set when a processor is started and has its state.
         self._ready = {pid: asyncio.Event() for pid in inheritances}
         for inheritance in inheritances.values():
-            self._answered |= inheritance.kept.positions
+            # Processors of one process tell of their states together, but only of those that have
+            # changed: the newest positions are those of all.
+            for slot, (ordered, urgent) in inheritance.kept.positions.items():
+                known = self._answered.get(slot, (0, 0))
+                self._answered[slot] = (max(known[0], ordered), max(known[1], urgent))
         for pid in inheritances:
             processors[pid]._pushed_before = partial(self._new_part, pid)
         node.incoming.began = self._began
+
+    @property
+    def complete(self) -> bool:
+        """Whether every processor has the state that was kept for it."""
+        return not self._unrestored
 
     def learn(self) -> None:
         """Takes in what the neighbours said when the ways to them were opened."""
@@ -230,6 +280,7 @@ class Succession:
             # A StartFrame that has not been answered comes by itself.
             start = inheritance.started or urgent > 0 or answered[1] > 0
             if inheritance.start_frame is None or not start:
+                self._unrestored.clear()
                 for ready in self._ready.values():
                     ready.set()
             else:
@@ -308,3 +359,4 @@ class Succession:
             if state is not None and processor._started and pid not in self._restored:
                 self._restored.add(pid)
                 await processor.restore(codec.decode_value(state, self._node.references))
+                self._unrestored.discard(pid)
