@@ -278,6 +278,10 @@ class ProcessorHost:
         async def relink(moved: object) -> None:
             await node.relink(_addresses(moved))
 
+        async def go_on(_: object) -> None:
+            if hosted.succession is not None:
+                hosted.succession.go_on()
+
         node = SessionNode(
             spec.session_id,
             self._endpoint,
@@ -286,6 +290,7 @@ class ProcessorHost:
             control={
                 "open_edges": open_edges,
                 "relink": relink,
+                "go_on": go_on,
                 "detach": lambda _: self.detach(spec.session_id),
             },
             home_uri=spec.home_uri,

@@ -8,9 +8,10 @@ one had pushed already it does not push again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import heapq
+from collections.abc import Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 from loguru import logger
@@ -25,6 +26,7 @@ from antiphon_actors.session.edge import EdgeInbox
 from antiphon_actors.session.incoming import Source
 from antiphon_actors.session.kept import slot_of
 from antiphon_actors.session.progress import SentBefore
+from antiphon_actors.session.receivers import FrameReceiver
 
 if TYPE_CHECKING:
     from antiphon_actors.session.node import SessionNode
@@ -204,6 +206,14 @@ class Succession:
         self._unrestored = {
             pid for pid, each in inheritances.items() if each.kept.state is not None
         }
+        # Streams by which neighbours have joined, by slot: whether what starts a processor has been
+        # taken over; None where there was nothing to take over.
+        self._joined: dict[int, bool | None] = {}
+        # What has been taken over, to be let in when that is so with all, and the neighbours' other
+        # streams are there: frames of several go in as they were sent.
+        self._waiting: list[tuple[FrameReceiver, bool]] = []
+        self._taking_over = 0
+        self._all_joined = False
         # Set when a processor is started and has its state.
         self._ready = {pid: asyncio.Event() for pid in inheritances}
         for inheritance in inheritances.values():
@@ -235,6 +245,22 @@ class Succession:
                 for way, greeting in inbox.progress_there():
                     if way is direction:
                         self._sent[pid, direction] = SentBefore(msgpack.unpackb(greeting))
+
+    def go_on(self) -> None:
+        """All neighbours have joined: lets their frames in as soon as all is taken over."""
+        self._all_joined = True
+        self._let_in()
+
+    def _let_in(self) -> None:
+        if not self._all_joined or self._taking_over:
+            return
+        waiting, self._waiting = self._waiting, []
+        queues = [
+            [(receiver, *kept) for kept in receiver.stop_waiting(started=started)]
+            for receiver, started in waiting
+        ]
+        for receiver, frame, delivery in heapq.merge(*queues, key=lambda each: each[2].sent_ns):
+            receiver.take(frame, delivery)
 
     def _new_part(self, pid: int, frame: Frame, direction: FrameDirection) -> Frame | None:
         receipt = current_receipt()
@@ -269,7 +295,16 @@ class Succession:
             return
         answered = self._answered.get(source.slot, (0, 0))
         receiver.skip(*answered)
+        if source.slot in self._joined:
+            # The neighbour was lost in its turn, and this is its successor.
+            started = self._joined[source.slot]
+            if started is not None:
+                receiver.wait()
+                self._waiting.append((receiver, started))
+                self._let_in()
+            return
         ordered, urgent = source.progress.ordered, source.progress.urgent
+        self._joined[source.slot] = None
         settings = [
             frame
             for (slot, is_urgent, seq), frame in inheritance.kept.settings
@@ -284,14 +319,30 @@ class Succession:
                 for ready in self._ready.values():
                     ready.set()
             else:
-                receiver.wait()
-                self._node.spawn(self._begin(pid, source, settings))
+                self._wait_for(source.slot, receiver, self._begin(pid, source, settings), True)
         elif has_started or settings:
-            receiver.wait()
-            self._node.spawn(self._take_over(pid, way, source, settings))
+            taken = self._take_over(pid, way, settings)
+            self._wait_for(source.slot, receiver, taken, False)
 
-    async def _begin(self, pid: int, source: Source, settings: list[bytes]) -> None:
-        """Starts a successor, gives it what was kept, and lets frames of its first neighbour in."""
+    def _wait_for(
+        self, slot: int, receiver: FrameReceiver, taken: Coroutine[Any, Any, bool], started: bool
+    ) -> None:
+        """Lets frames in when what was before them has been taken over."""
+        receiver.wait()
+        self._joined[slot] = started
+        self._taking_over += 1
+
+        async def take_over() -> None:
+            # If it fails, the session ends.
+            if await taken:
+                self._taking_over -= 1
+                self._waiting.append((receiver, started))
+                self._let_in()
+
+        self._node.spawn(take_over())
+
+    async def _begin(self, pid: int, source: Source, settings: list[bytes]) -> bool:
+        """Starts a successor, gives it what was kept, and repeats settings; whether it could."""
         processor, inheritance = self._processors[pid], self._inheritances[pid]
         assert inheritance.start_frame is not None
         frame = self._node.decode_frame(inheritance.start_frame)
@@ -304,24 +355,15 @@ class Succession:
                 await self._restore()
         except Exception as error:  # noqa: BLE001 - code of a bot's processors
             await self._failed(processor, error)
-            return
+            return False
         for each, ready in self._ready.items():
             if self._processors[each]._started:
                 ready.set()
-        await self._take_over(pid, FrameDirection.DOWNSTREAM, source, settings, started=True)
+        return await self._take_over(pid, FrameDirection.DOWNSTREAM, settings)
 
-    async def _take_over(
-        self,
-        pid: int,
-        way: FrameDirection,
-        source: Source,
-        settings: list[bytes],
-        *,
-        started: bool = False,
-    ) -> None:
-        """Gives a successor that has started its settings, and lets frames in."""
+    async def _take_over(self, pid: int, way: FrameDirection, settings: list[bytes]) -> bool:
+        """Gives a successor its settings when it has started; whether it could."""
         processor = self._processors[pid]
-        assert source.receiver is not None
         try:
             async with asyncio.timeout(START_DEADLINE_SECS):
                 await self._ready[pid].wait()
@@ -329,8 +371,8 @@ class Succession:
                     await self._repeat(processor, self._node.decode_frame(setting), way)
         except Exception as error:  # noqa: BLE001 - code of a bot's processors
             await self._failed(processor, error)
-            return
-        source.receiver.go_on(started=started)
+            return False
+        return True
 
     async def _failed(self, processor: FrameProcessor, error: Exception) -> None:
         logger.opt(exception=error).error(
