@@ -17,6 +17,7 @@ import pytest
 from antiphon_actors.channels import (
     ChannelBroken,
     ChannelBusy,
+    ChannelError,
     ChannelRefused,
     HandshakeError,
     Limits,
@@ -161,6 +162,27 @@ async def test_addresses_that_cannot_be(uri: str, text: str) -> None:
             await node.hub.listen(uri)
         with pytest.raises(UnsupportedAddress, match=text):
             await node.hub.connect(uri, deadline_secs=WAIT_SECS)
+
+
+async def test_who_has_just_been_accepted_hears_that_the_hub_ends(unix_uri: str) -> None:
+    near, far = Node("near"), Node("far")
+    async with near.hub, far.hub:
+        bound = await far.hub.listen(unix_uri)
+        begun = asyncio.Event()
+        acceptor = far.hub._listeners[0]._acceptor  # type: ignore[attr-defined]
+        begin = acceptor._begin
+
+        def end_at_once(connection: socket.socket, peer: object) -> None:
+            begin(connection, peer)
+            far.hub.abort()
+            begun.set()
+
+        acceptor._begin = end_at_once
+        dialling = asyncio.create_task(near.hub.connect(bound, deadline_secs=60))
+        await begun.wait()
+        async with asyncio.timeout(1):
+            with pytest.raises(ChannelError):
+                await dialling
 
 
 CHILD = """
