@@ -392,9 +392,7 @@ def _prepare_for_loss(hosted: _Hosted, spec: AttachSpec) -> None:
     inherited = {each.pid: each.inherits for each in spec.processors if each.inherits is not None}
     if inherited:
         hosted.succession = Succession(hosted.node, hosted.processors, inherited)
-    keeper = StateKeeper(
-        hosted.node, spec.home_uri, hosted.processors, underway, hosted.succession
-    )
+    keeper = StateKeeper(hosted.node, spec.home_uri, hosted.processors, underway, hosted.succession)
     for pid in hosted.processors:
         keeper.watch(pid)
 
