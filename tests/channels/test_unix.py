@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,25 @@ async def test_who_has_just_been_accepted_hears_that_the_hub_ends(unix_uri: str)
         async with asyncio.timeout(1):
             with pytest.raises(ChannelError):
                 await dialling
+
+
+async def test_the_last_words_of_a_process_are_heard_whatever_it_is_told_then(
+    unix_uri: str,
+) -> None:
+    near, far = Node("near"), Node("far")
+    async with near.hub, far.hub:
+        bound = await far.hub.listen(unix_uri)
+        link = await near.hub.connect(bound, deadline_secs=WAIT_SECS)
+        await until(lambda: len(far.hub.links) == 1)
+        far.hub.links[0].notify("last", b"words")
+        wire: Any = far.hub.links[0].wire
+        # As the kernel does it when the process ends.
+        with socket.socket(fileno=os.dup(wire._fd)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+        link.notify("too", b"late")
+        async with asyncio.timeout(WAIT_SECS):
+            await link.closed.wait()
+        assert near.notifications == [("last", b"words")]
 
 
 CHILD = """

@@ -111,7 +111,10 @@ class UnixWire(asyncio.Protocol, Wire):
             return
         try:
             written = os.write(self._fd, data)
-        except OSError:  # it is full, or broken: the transport's to find out
+        except (BrokenPipeError, ConnectionResetError):
+            # The peer is gone. The transport would end at once, and not read what that said last.
+            return
+        except OSError:  # it is full: the transport's to wait for
             written = 0
         if written < len(data):
             transport.write(memoryview(data)[written:] if written else data)
