@@ -258,6 +258,8 @@ class Replacements:
             others = [uri for uri in self._attached if uri not in new and not node.is_lost(uri)]
             await node.relink(addresses)
             await asyncio.gather(*(self._relink_at(uri, entries) for uri in others))
+            # What waited for several of the new ones has been sent, and goes on in that order.
+            await asyncio.gather(*(self._ask(uri, "go_on", []) for uri in new))
         except BaseException:
             for uri in new:
                 await self._leave(uri)
