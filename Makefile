@@ -21,13 +21,14 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test test-models check lint types contracts redis bench soak lock clean
+.PHONY: help setup compile demo test test-models check lint types contracts redis bench chaos soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
 	@echo "make test     set up, then lint, types, import contracts and all tests"
 	@echo "make test-models  a real Whisper and a real Piper voice, downloaded from their hub"
 	@echo "make check    lint, format, types and import contracts only"
+	@echo "make chaos    kill and stop what serves calls, and see whether the callers notice (ARGS=--quick)"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
 	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
 	@echo "make redis    find or unpack the Redis server that the tests use (test does it first)"
@@ -100,6 +101,10 @@ types: setup
 contracts: setup
 	@echo "check: which package may import which (import-linter)"
 	@$(BIN)/lint-imports
+
+chaos: setup
+	@echo "chaos: calls go on while actors, supervisors and nodes die; about 45 minutes (ARGS=--quick: about seven)"
+	@$(BIN)/python -m benchmarks.chaos --no-pipecat $(ARGS)
 
 bench: setup
 	@echo "bench: measuring; about 15 minutes (ARGS=--quick: about four)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.console import Console
 from antiphon.compat import aliases
 from antiphon.errors import ConfigError
 from antiphon_actors.placement.policy import PRESETS, Placement, Preset
+
+if TYPE_CHECKING:
+    from antiphon_actors.models.settings import ModelSettings
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
@@ -32,6 +35,15 @@ PlacementOption = Annotated[
 PipecatOption = Annotated[
     bool,
     typer.Option("--pipecat", help="Let the bot import Antiphon as `pipecat`, `pipecat_flows`."),
+]
+
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--models",
+        metavar="FILE",
+        help="How models that sessions share run: a TOML file, see docs/models.md.",
+    ),
 ]
 
 
@@ -71,6 +83,20 @@ def log_level_of(value: str) -> str:
     if level not in LOG_LEVELS:
         raise ConfigError(f"--log-level {value}: choose one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+def model_settings_of(path: Path | None) -> ModelSettings | None:
+    """How models run, as the file says that an option names.
+
+    Raises:
+        ConfigError: It cannot be read, or is wrong.
+    """
+    if path is None:
+        return None
+    # It takes a while to import, and few need it.
+    from antiphon_actors.models.settings_file import read_settings
+
+    return read_settings(path)
 
 
 def show_error(text: str) -> None:

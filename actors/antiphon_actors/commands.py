@@ -14,10 +14,12 @@ from rich.console import Console
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon_actors.command_options import (
     BotArgument,
+    ModelsOption,
     PipecatOption,
     PlacementOption,
     err,
     log_level_of,
+    model_settings_of,
     pipecat_mode,
     placement_of,
     preset_of,
@@ -51,6 +53,7 @@ def run(
     body: Annotated[
         str, typer.Option(metavar="JSON", help="An object for `runner_args.body`.")
     ] = "{}",
+    models: ModelsOption = None,
     table: Annotated[
         bool, typer.Option("--table", help="Show at the end where each processor ran, and why.")
     ] = False,
@@ -74,6 +77,8 @@ def run(
     from antiphon_actors.run import RunOptions, run_here, run_on_cluster
     from antiphon_actors.tables import session_table
 
+    if local and models is not None:
+        raise ConfigError("--models is for actors: with --local all models are in this process")
     options = RunOptions(
         bot_file=read_bot_file(bot, pipecat_mode(pipecat)),
         placement=placement_of(placement),
@@ -82,6 +87,7 @@ def run(
         address=os.environ.get("RAY_ADDRESS"),
         log_level=log_level_of(log_level),
         on_failure=show_error,
+        models=model_settings_of(models),
     )
     with Progress(err, quiet=bool(report_to)) as progress:
         if local:

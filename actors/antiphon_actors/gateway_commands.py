@@ -14,10 +14,12 @@ from rich.console import Console
 from antiphon.errors import ConfigError
 from antiphon_actors.command_options import (
     BotArgument,
+    ModelsOption,
     PipecatOption,
     PlacementOption,
     err,
     log_level_of,
+    model_settings_of,
     pipecat_mode,
     preset_of,
     show_error,
@@ -70,6 +72,7 @@ def serve(
     ] = False,
     public_url: PublicUrlOption = None,
     max_sessions: SessionsOption = None,
+    models: ModelsOption = None,
     placement: PlacementOption = None,
     log_level: LogLevelOption = "WARNING",
     pipecat: PipecatOption = False,
@@ -83,6 +86,7 @@ def serve(
     from antiphon_actors.gateway.settings import GatewaySettings
 
     app = _app(bot, name or name_of(bot), placement, log_level, pipecat=pipecat)
+    model_settings = model_settings_of(models)
     usual = GatewaySettings()
     host = host if host is not None else usual.host
     if no_api_key and not is_loopback(host):
@@ -104,9 +108,10 @@ def serve(
 
     address = os.environ.get("RAY_ADDRESS")
     with Progress(err) as progress:
-        run_command(
-            serve(ServeOptions(app, settings, max_sessions, address, ready, show_error), progress)
+        options = ServeOptions(
+            app, settings, max_sessions, model_settings, address, ready, show_error
         )
+        run_command(serve(options, progress))
 
 
 def deploy(
@@ -117,6 +122,7 @@ def deploy(
     api_key: KeyOption = None,
     public_url: PublicUrlOption = None,
     max_sessions: SessionsOption = None,
+    models: ModelsOption = None,
     placement: PlacementOption = None,
     log_level: LogLevelOption = "WARNING",
     pipecat: PipecatOption = False,
@@ -129,7 +135,8 @@ def deploy(
 
     app = _app(bot, name, placement, log_level, pipecat=pipecat)
     url = _url(public_url) if public_url is not None else None
-    wishes = Wishes(host, port, api_key, url, max_sessions)
+    model_settings = model_settings_of(models)
+    wishes = Wishes(host, port, api_key, url, max_sessions, model_settings)
     with Progress(err) as progress:
         deployed = run_command(_on_cluster(progress, "starting gateways", deploy(app, wishes)))
     out = Console(highlight=False)

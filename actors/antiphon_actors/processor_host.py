@@ -9,7 +9,6 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,12 @@ from antiphon.observers.base_observer import BaseObserver, FramePushed
 from antiphon.pipeline.monitors import report_watchdog
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSetup
-from antiphon.processors.inbox import CLOSED_INBOX
-from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
+from antiphon.utils.asyncio.task_manager import TaskManagerParams
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
 from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream
-from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.hosted import Hosted
+from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.session.edge import EdgeInbox
 from antiphon_actors.session.endpoint import Endpoint, pack
@@ -37,7 +35,7 @@ from antiphon_actors.session.network import Network
 from antiphon_actors.session.node import SessionNode
 from antiphon_actors.session.spec import AttachSpec, HostedSpec
 from antiphon_actors.session.state_keeper import StateKeeper
-from antiphon_actors.session.succession import ChainedInbox, Succession
+from antiphon_actors.session.succession import ChainedInbox, Succession, Underway
 from antiphon_actors.session.wire_types import adopt_bot_classes
 
 JOIN_DEADLINE_SECS = 10.0
@@ -177,7 +175,9 @@ class ProcessorHost:
         node = hosted.node
         assert node.home_uri is not None
         try:
-            await node.request(node.home_uri, "join", [], deadline_secs=JOIN_DEADLINE_SECS)
+            await node.request(
+                node.home_uri, "join", [node.process], deadline_secs=JOIN_DEADLINE_SECS
+            )
         except ChannelRefused as error:
             logger.debug("session is over", session_id=node.session_id, reason=str(error))
             hosted.ender.ended()
@@ -240,6 +240,10 @@ class ProcessorHost:
         async def relink(moved: object) -> None:
             await node.relink(_addresses(moved))
 
+        async def go_on(_: object) -> None:
+            if hosted.succession is not None:
+                hosted.succession.go_on()
+
         node = SessionNode(
             spec.session_id,
             self._endpoint,
@@ -248,6 +252,7 @@ class ProcessorHost:
             control={
                 "open_edges": open_edges,
                 "relink": relink,
+                "go_on": go_on,
                 "detach": lambda _: self.detach(spec.session_id),
             },
             end=lambda secs: hosted.ender.cancel(flows=False, secs=secs),
@@ -338,15 +343,17 @@ def _addresses(moved: object) -> dict[int, str]:
 def _prepare_for_loss(hosted: Hosted, spec: AttachSpec) -> None:
     """Has home know what a successor would have to; and takes the place of predecessors."""
     hosted.node.incoming.first_number = spec.incarnation << 32
-    keeper = StateKeeper(hosted.node, spec.home_uri, hosted.processors)
+    underway = Underway()
     here = list(hosted.processors.values())
-    for pid, processor in hosted.processors.items():
-        keeper.watch(pid)
+    for processor in here:
         if processor._prev in here or processor._next in here:
-            processor._replace_inbox(ChainedInbox(processor))
+            processor._replace_inbox(ChainedInbox(processor, underway))
     inherited = {each.pid: each.inherits for each in spec.processors if each.inherits is not None}
     if inherited:
         hosted.succession = Succession(hosted.node, hosted.processors, inherited)
+    keeper = StateKeeper(hosted.node, spec.home_uri, hosted.processors, underway, hosted.succession)
+    for pid in hosted.processors:
+        keeper.watch(pid)
 
 
 def _link(hosted: Hosted, spec: HostedSpec) -> None:

@@ -30,6 +30,7 @@ from antiphon_actors.session.home import RecordingExecutor, SessionRecord
 
 if TYPE_CHECKING:
     from antiphon_actors.agent_types import NetworkSettings
+    from antiphon_actors.models.settings import ModelSettings
 
 SETUP_DEADLINE_SECS = 60.0
 LOOK_DEADLINE_SECS = 5.0
@@ -54,6 +55,7 @@ class RunOptions:
         on_failure: Told what goes wrong in the session, as it happens; the report has it too.
         across_nodes: Whether processors may run on other nodes than the bot; None if they may where
             the cluster has several.
+        models: How models that sessions share run; None for what is usual.
     """
 
     bot_file: BotFile
@@ -64,6 +66,7 @@ class RunOptions:
     log_level: str = "WARNING"
     on_failure: Callable[[str], None] | None = None
     across_nodes: bool | None = None
+    models: ModelSettings | None = None
 
 
 async def run_here(options: RunOptions) -> SessionReport:
@@ -119,7 +122,7 @@ async def run_on_cluster(
         # Its one session takes the only supervisor.
         pools = PoolSettings(reserve=3, supervisor_reserve=0)
         async with own_agent(
-            directory, progress, pools, across_nodes=options.across_nodes
+            directory, progress, pools, across_nodes=options.across_nodes, models=options.models
         ) as agent:
             report = await _session(options, agent, progress)
         if report_to is not None:
@@ -178,7 +181,12 @@ async def look_for_cluster(address: str) -> None:
 
 @asynccontextmanager
 async def own_agent(
-    directory: Path | None, progress: Progress, pools: PoolSettings, *, across_nodes: bool | None
+    directory: Path | None,
+    progress: Progress,
+    pools: PoolSettings,
+    *,
+    across_nodes: bool | None,
+    models: ModelSettings | None,
 ) -> AsyncIterator[Any]:
     """The agent of this node, which ends with the block, and all of its actors.
 
@@ -186,7 +194,8 @@ async def own_agent(
         directory: Of a private cluster; None for one that was joined.
         progress: Shows what takes long.
         pools: Its rules of capacity.
-        across_nodes: See `RunOptions`.
+        across_nodes: See `RunOptions`, as for `models`.
+        models: As there.
 
     Raises:
         SessionError: It does not start in time.
@@ -194,6 +203,7 @@ async def own_agent(
     from antiphon_actors.agent_client import end_agent
     from antiphon_actors.agent_types import AgentSettings
     from antiphon_actors.agents import create_agent
+    from antiphon_actors.models.settings import ModelSettings
 
     progress.say("starting actors")
     # Inside the directory of a private cluster it goes with it, even if this process is killed.
@@ -202,6 +212,7 @@ async def own_agent(
             hub_dir=str(hub_dir),
             pools=pools,
             network=_network(directory, across_nodes),
+            models=models or ModelSettings(),
         )
         agent = create_agent(settings)
         try:

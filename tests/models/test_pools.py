@@ -471,5 +471,5 @@ def test_the_first_rule_that_matches_counts() -> None:
 
 @pytest.mark.parametrize("numbers", [{"least": 0}, {"least": 2, "most": 1}])
 def test_impossible_numbers_are_refused(numbers: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="at least one actor"):
+    with pytest.raises(ConfigError, match="least is 1 or more"):
         Scaling(**numbers)

@@ -22,6 +22,7 @@ from antiphon_actors.gateway.access import hash_key, new_key, new_secret
 from antiphon_actors.gateway.actor import GatewayFacts, create_gateway, find_gateway
 from antiphon_actors.gateway.registry import Deployment, Registry
 from antiphon_actors.gateway.settings import AppSpec, GatewaySettings
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.neighbours import living_nodes
 from antiphon_actors.pool_types import PoolSettings
 
@@ -43,6 +44,7 @@ class Wishes:
         api_key: What callers need.
         public_url: See `GatewaySettings`.
         max_sessions: Sessions on each node.
+        models: How models that sessions share run.
     """
 
     host: str | None = None
@@ -50,6 +52,7 @@ class Wishes:
     api_key: str | None = None
     public_url: str | None = None
     max_sessions: int | None = None
+    models: ModelSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ def _new_deployment(wishes: Wishes, key: str) -> Deployment:
         secret=new_secret(),
         public_url=wishes.public_url or "",
         max_sessions=wishes.max_sessions or PoolSettings().max_sessions,
+        models=wishes.models or ModelSettings(),
     )
 
 
@@ -176,6 +180,7 @@ def _check(deployment: Deployment, wishes: Wishes) -> None:
         ("--api-key", key_hash, deployment.key_hash),
         ("--public-url", wishes.public_url, deployment.public_url),
         ("--max-sessions", wishes.max_sessions, deployment.max_sessions),
+        ("--models", wishes.models, deployment.models),
     ):
         if wanted is not None and wanted != there:
             raise ConfigError(
@@ -200,7 +205,10 @@ async def _start_on(node_id: str, deployment: Deployment) -> GatewayFacts:
     if node_id != deployment.first_node:
         network = replace(network, first=find_agent(deployment.first_node))
     settings = AgentSettings(
-        hub_dir="", pools=PoolSettings(max_sessions=deployment.max_sessions), network=network
+        hub_dir="",
+        pools=PoolSettings(max_sessions=deployment.max_sessions),
+        network=network,
+        models=deployment.models,
     )
     try:
         async with asyncio.timeout(START_DEADLINE_SECS):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from loguru import logger
 
 from antiphon.errors import ConfigError
 from antiphon_actors.errors import ClusterError
 from antiphon_actors.gateway.settings import AppSpec
+from antiphon_actors.models.settings import ModelSettings
+from antiphon_actors.models.settings_file import settings_of_plain, settings_to_plain
 from antiphon_actors.ray_internal import ClusterStore
 
 T = TypeVar("T")
@@ -35,6 +37,7 @@ class Deployment:
         secret: Of the tickets.
         public_url: See `GatewaySettings`.
         max_sessions: Sessions that each node runs at once.
+        models: How models that sessions share run.
     """
 
     cluster: str
@@ -45,6 +48,30 @@ class Deployment:
     secret: str
     public_url: str
     max_sessions: int
+    models: ModelSettings = field(default_factory=ModelSettings)
+
+    def to_json(self) -> str:
+        """Its form in the registry.
+
+        Raises:
+            ConfigError: A model's class cannot be imported by others.
+        """
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({**plain, "models": settings_to_plain(self.models)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Deployment:
+        """Reads it.
+
+        Raises:
+            ConfigError: It is malformed.
+        """
+        try:
+            plain: dict[str, Any] = json.loads(text)
+            models = settings_of_plain(plain.pop("models", {}))
+            return cls(**plain, models=models)
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
+            raise ConfigError(f"the deployment of this cluster cannot be read: {error}") from error
 
 
 class Registry:
@@ -81,19 +108,14 @@ class Registry:
     async def deployment(self) -> Deployment | None:
         """What the gateways have in common; None if nothing is deployed."""
         text = await self._call(lambda: self._store.get(_DEPLOYMENT))
-        if text is None:
-            return None
-        try:
-            return Deployment(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"the deployment of this cluster cannot be read: {error}") from error
+        return Deployment.from_json(text) if text is not None else None
 
     async def put_deployment(self, deployment: Deployment | None) -> None:
         """Says what they have in common; None when nothing is deployed any more."""
         if deployment is None:
             await self._call(lambda: self._store.delete(_DEPLOYMENT))
         else:
-            text = json.dumps(asdict(deployment))
+            text = deployment.to_json()
             await self._call(lambda: self._store.put(_DEPLOYMENT, text.encode()))
 
     async def _call(self, call: Callable[[], T]) -> T:

@@ -20,6 +20,7 @@ from antiphon_actors.gateway.gateway import Gateway
 from antiphon_actors.gateway.http import make_application
 from antiphon_actors.gateway.server import GatewayServer
 from antiphon_actors.gateway.settings import AppSpec, GatewaySettings
+from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.pool_types import PoolSettings
 from antiphon_actors.progress import Progress
 from antiphon_actors.run import connected, own_agent
@@ -38,6 +39,7 @@ class ServeOptions:
         app: The bot.
         settings: Of the gateway.
         max_sessions: Sessions at once; None for as many as is usual.
+        models: How models that sessions share run; None for what is usual.
         address: A running cluster to join; None for a private one on this machine.
         on_ready: Told the address when callers can come.
         on_failure: Told what goes wrong in sessions.
@@ -46,6 +48,7 @@ class ServeOptions:
     app: AppSpec
     settings: GatewaySettings
     max_sessions: int | None
+    models: ModelSettings | None
     address: str | None
     on_ready: Callable[[str], None]
     on_failure: Callable[[str], None]
@@ -63,7 +66,7 @@ async def serve(options: ServeOptions, progress: Progress) -> None:
         pools = replace(pools, max_sessions=options.max_sessions)
     async with (
         connected(options.address, progress) as directory,
-        own_agent(directory, progress, pools, across_nodes=None) as agent,
+        own_agent(directory, progress, pools, across_nodes=None, models=options.models) as agent,
         gateway_here(agent, settings, options.on_failure) as (gateway, server),
     ):
         gateway.set_apps([options.app])

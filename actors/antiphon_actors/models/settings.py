@@ -1,13 +1,27 @@
-"""Where models run and how many of them: what an operator says."""
+"""Where models run and how many of them: what an operator says.
+
+The fields of these classes are the keys of an operator's file: see `settings_file`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from antiphon.errors import ConfigError
 from antiphon.models.model import Model, ModelSpec
+
+
+def _check_numbers(where: str, settings: Any, *names: str) -> None:
+    for name in names:
+        _check_number(where + name, getattr(settings, name))
+
+
+def _check_number(name: str, number: float) -> None:
+    if not (math.isfinite(number) and number >= 0):
+        raise ConfigError(f"{name} is 0 or more, not {number:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +49,9 @@ class Scaling:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most:
             raise ConfigError(
-                f"a model has at least one actor and no fewer at most: {self.least} to {self.most}"
+                f"scaling: least is 1 or more, and most no less: not {self.least} and {self.most}"
             )
+        _check_numbers("scaling: ", self, "queue_secs", "idle_share", "up_secs", "down_secs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,10 @@ class ModelRule:
     place: Literal["actor", "process"] | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
     scaling: Scaling = Scaling()
+
+    def __post_init__(self) -> None:
+        for name, amount in self.resources.items():
+            _check_number(f"resources: {name}", amount)
 
 
 _ANY = ModelRule("Model")
@@ -89,6 +108,13 @@ class ModelSettings:
     failures_to_open: int = 3
     backoff_first_secs: float = 0.25
     backoff_limit_secs: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_actors", "max_starts", "failures_to_open"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is 1 or more, not {getattr(self, name)}")
+        _check_numbers("", self, "load_secs", "idle_secs", "report_secs", "stuck_secs")
+        _check_numbers("", self, "backoff_first_secs", "backoff_limit_secs")
 
     def rule_for(self, model: type[Model]) -> ModelRule:
         """The rule that counts for a model."""

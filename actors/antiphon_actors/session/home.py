@@ -310,6 +310,11 @@ class ActorExecutor(Executor):
             self._node.peer_failed(uri, error)
 
     @property
+    def cancel_secs(self) -> float:
+        """How long a cancellation of the task may take; 0 if it does not run."""
+        return self._execution.cancel_secs if self._execution is not None else 0.0
+
+    @property
     def recoveries(self) -> list[RecoveryRecord]:
         """The replacements of processors in the running session."""
         return self._replacements.records if self._replacements is not None else []

@@ -417,8 +417,9 @@ class SessionNode:
         caller cancels it, and so does the end of the session.
         """
         if method == "join" and self.home_uri is None:
-            if self.ending:
-                raise ChannelRefused(f"session {self.session_id} is ending")
+            (uri,) = _parts(self._decode(payload), str)
+            if self.ending or uri in self._lost:
+                raise ChannelRefused(f"session {self.session_id} is over there")
             return codec.encode_value(None, None)
         if method in self._control:
             return codec.encode_value(await self._control[method](self._decode(payload)), None)
@@ -481,8 +482,9 @@ class SessionNode:
             )
             self.kept_of(pid).add_setting((slot, urgent, seq), frame)
         elif method == "state" and self.home_uri is None:
-            pid, positions, state = _parts(self._decode(payload), int, dict, bytes)
-            self.kept_of(pid).set_state(state, positions)
+            positions, states = _parts(self._decode(payload), dict, dict)
+            for pid, state in states.items():
+                self.kept_of(pid).set_state(state, positions)
         elif method == "end" and self._end is not None:
             (secs,) = _parts(self._decode(payload), float)
             self._end(secs)

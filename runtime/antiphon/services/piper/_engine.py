@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from antiphon.errors import ConfigError
 from antiphon.models import threads
-from antiphon.models.model import Item, Model
+from antiphon.models.model import Item, Model, ModelSpec
 from antiphon.services.piper._names import voice_path
 
 if TYPE_CHECKING:
@@ -215,3 +215,8 @@ class _Stoppable:
         if self._stop.terminate:
             raise RuntimeError("broken off")
         return self._session.run(outputs, inputs, self._stop)
+
+
+def piper_spec(voice: str, *, use_cuda: bool = False, cpu_threads: int = 0) -> ModelSpec:
+    """The voice that services with these arguments share; see `Piper`."""
+    return ModelSpec(Piper, {"voice": voice, "use_cuda": use_cuda, "cpu_threads": cpu_threads})

@@ -21,10 +21,9 @@ from antiphon.frames.frames import (
     TTSStoppedFrame,
 )
 from antiphon.models.client import ModelClient
-from antiphon.models.model import ModelSpec
 from antiphon.models.provider import connect_model
 from antiphon.services._shared_models import ask_patiently
-from antiphon.services.piper._engine import Answer, Piper, Request
+from antiphon.services.piper._engine import Answer, Request, piper_spec
 from antiphon.services.tts_service import TTSService
 from antiphon.utils.string import match_endofsentence
 
@@ -171,9 +170,7 @@ class LocalPiperTTSService(TTSService):
         if self._client is not None and self._loaded_voice == self._voice_id:
             return self._client
         voice = self._voice_id
-        spec = ModelSpec(
-            Piper, {"voice": voice, "use_cuda": self._use_cuda, "cpu_threads": self._cpu_threads}
-        )
+        spec = piper_spec(voice, use_cuda=self._use_cuda, cpu_threads=self._cpu_threads)
         client = await connect_model(spec)
         await self._close()
         self._client, self._loaded_voice = client, voice

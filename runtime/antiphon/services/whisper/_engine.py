@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from antiphon.errors import ConfigError
 from antiphon.models import threads
-from antiphon.models.model import Item, Model
+from antiphon.models.model import Item, Model, ModelSpec
 from antiphon.services.whisper._names import whisper_directory
 from antiphon.services.whisper._windows import (
     FULL_SECS,
@@ -271,6 +271,19 @@ class Whisper(Model):
                 whisper.hf_tokenizer, multilingual, task="transcribe", language=language
             )
         return self._tokenizers[language]
+
+
+def whisper_spec(
+    model: str, *, device: str = "auto", compute_type: str = "default", cpu_threads: int = 0
+) -> ModelSpec:
+    """The model that services with these arguments share; see `Whisper`."""
+    options = {
+        "model": model,
+        "device": device,
+        "compute_type": compute_type,
+        "cpu_threads": cpu_threads,
+    }
+    return ModelSpec(Whisper, options)
 
 
 class _Piece:

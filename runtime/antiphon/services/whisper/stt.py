@@ -31,7 +31,7 @@ from antiphon.processors.frame_processor import FrameDirection
 from antiphon.processors.relay import relayed
 from antiphon.services._shared_models import ask_patiently
 from antiphon.services.stt_service import SegmentedSTTService
-from antiphon.services.whisper._engine import Answer, Request, Whisper
+from antiphon.services.whisper._engine import Answer, Request, whisper_spec
 from antiphon.services.whisper._interim import InterimPace
 from antiphon.services.whisper._mlx import MLXWhisper
 from antiphon.services.whisper._names import MLXModel, Model
@@ -273,13 +273,12 @@ class WhisperSTTService(SegmentedSTTService):
 
     def _model_spec(self) -> ModelSpec:
         """The model that this service works with."""
-        options = {
-            "model": self.model_name,
-            "device": self._device,
-            "compute_type": self._compute_type,
-            "cpu_threads": self._cpu_threads,
-        }
-        return ModelSpec(Whisper, options)
+        return whisper_spec(
+            self.model_name,
+            device=self._device,
+            compute_type=self._compute_type,
+            cpu_threads=self._cpu_threads,
+        )
 
     def _require_package(self) -> None:
         if importlib.util.find_spec(self._package) is None:
