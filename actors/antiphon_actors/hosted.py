@@ -105,7 +105,8 @@ class HostedEnd:
         except ChannelError as error:
             session_id = hosted.node.session_id
             logger.warning("pushes not reported", session_id=session_id, error=str(error))
-        while tasks := hosted.tasks.current_tasks():
+        # While the session still listens: home may say that there is less time.
+        while tasks := [*hosted.tasks.current_tasks(), *hosted.node.tasks]:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

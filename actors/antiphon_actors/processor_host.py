@@ -25,7 +25,7 @@ from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSe
 from antiphon.utils.asyncio.task_manager import TaskManagerParams
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
-from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream
+from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream, RemoteCallError
 from antiphon_actors.hosted import Hosted
 from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.process_prefix import claim_process_prefix
@@ -178,7 +178,7 @@ class ProcessorHost:
             await node.request(
                 node.home_uri, "join", [node.process], deadline_secs=JOIN_DEADLINE_SECS
             )
-        except ChannelRefused as error:
+        except (ChannelRefused, RemoteCallError) as error:
             logger.debug("session is over", session_id=node.session_id, reason=str(error))
             hosted.ender.ended()
         except ChannelError as error:  # home's end is told by its link

@@ -22,7 +22,7 @@ from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor
 from antiphon.processors.relay import RecordedCall
 from antiphon.processors.statistics import ProcessorStatistics
-from antiphon_actors.channels import ChannelError, ChannelRefused
+from antiphon_actors.channels import ChannelError, ChannelRefused, RemoteCallError
 from antiphon_actors.errors import ActorGoneError
 from antiphon_actors.placement.plan import PlacedProcessor, Plan, make_plan
 from antiphon_actors.placement.policy import Placement
@@ -542,7 +542,7 @@ class ActorExecutor(Executor):
                 for pid, plain in counted.items():
                     found = statistics.setdefault(pid, ProcessorStatistics())
                     found.add(ProcessorStatistics.from_plain(plain))
-            except ChannelRefused:  # it has ended it already, or finds out that it must not begin
+            except (ChannelRefused, RemoteCallError):  # it has ended it already, or finds out that it must not begin
                 self._asked.pop(uri, None)
             except ChannelError as error:
                 logger.warning(

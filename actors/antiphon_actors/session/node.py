@@ -101,6 +101,8 @@ class SessionNode:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: set[asyncio.Task[Any]] = set()  # bounded by the calls of the links
         self.incoming = Incoming(self)
+        # At home: what reports pushes, one for each other process of the session.
+        self._observed: list[tuple[Link, StreamReceiver]] = []
         self._calls = CallCounter()
         self._invocations = Invocations(self._carry_out)
         # At home: what successors are to be told, by the processor's number.
@@ -211,6 +213,10 @@ class SessionNode:
                 processor._inbox = processor._local_inbox
                 processor._relay = None
                 vars(processor).pop("push_frame", None)
+        if self.home_uri is None:
+            # An actor that is blocked has not ended them.
+            self.incoming.stop(self._observed)
+            self._observed.clear()
         self.references.clear()
         self._invocations.clear()
         self.incoming.clear()
@@ -550,7 +556,9 @@ class SessionNode:
             ChannelRefused: If the stream goes nowhere here.
         """
         if kind == "o" and self.observer is not None:
-            return ObservedReceiver(self)
+            observed = ObservedReceiver(self)
+            self._observed.append((link, observed))
+            return observed
         processor = self._processors.get(pid)
         if kind != "f" or processor is None or isinstance(processor._inbox, EdgeInbox):
             raise ChannelRefused(f"processor {pid} does not run here")

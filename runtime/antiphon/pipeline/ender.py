@@ -58,6 +58,7 @@ class Ender:
     Attributes:
         stopped: Set when frames have stopped.
         over: Set when nothing runs any more.
+        by_force: Whether something had to be given up.
     """
 
     def __init__(self, name: str, session: Session, ending: Ending) -> None:
@@ -73,6 +74,7 @@ class Ender:
         self._ending = ending
         self.stopped = asyncio.Event()
         self.over = asyncio.Event()
+        self.by_force = False
         self._timer: asyncio.TimerHandle | None = None
         self._repeat: asyncio.TimerHandle | None = None
         self._cleaning: Task | None = None
@@ -107,7 +109,7 @@ class Ender:
     def failure(self) -> BaseException | None:
         """What cleaning up has raised."""
         cleaning = self._cleaning
-        if cleaning is None or not cleaning.done() or cleaning.cancelled():
+        if cleaning is None or self.by_force or not cleaning.done() or cleaning.cancelled():
             return None
         return cleaning.exception()
 
@@ -201,6 +203,7 @@ class Ender:
     def _finish(self, *, by_force: bool) -> None:
         if self._repeat is not None:
             self._repeat.cancel()
+        self.by_force = by_force
         if by_force:
             own = [task for task in (self._cleaning, self._aborting) if task is not None]
             names = close_by_force([*self._left(), *own])

@@ -436,9 +436,11 @@ class PipelineTask(BasePipelineTask):
                 logger.debug("task cancelled from outside", task=self.name)
                 self._begin_cancel()
         self._finished = True
-        for error in (self._ender.failure, None if drive.cancelled() else drive.exception()):
-            if error is not None:
-                raise error
+        if (failure := self._ender.failure) is not None:
+            raise failure
+        # One that was ended by force has no failure of its own.
+        if not (drive.cancelled() or self._ender.by_force) and (error := drive.exception()):
+            raise error
 
     async def _drive(self) -> None:
         """Starts the pipeline and pushes what is queued until a frame ends it."""
