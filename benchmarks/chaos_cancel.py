@@ -248,7 +248,7 @@ class Trial:
             await trial
         finally:
             deadline = time.monotonic() + max(LIMIT_SECS - self.secs, 0.05)
-            while any(not each.done() for each in tasks) and time.monotonic() < deadline:
+            while any(not each.done() for each in tasks) and time.monotonic() < deadline:  # noqa: ASYNC110 - looked at from outside
                 await asyncio.sleep(0.002)
             self.left += [f"task {each.get_name()}" for each in tasks if not each.done()]
             for each in tasks:
@@ -301,7 +301,7 @@ class Trial:
         await self.task.queue_frame(LLMMessagesAppendFrame(said))
         await self.task.queue_frames([TextFrame("word"), TTSSpeakFrame("Hello.")])
         if self.state == "is full":
-            await self.task.queue_frames([TextFrame("word ") for _ in range(2000)])
+            await self.task.queue_frames([TextFrame("Word. ") for _ in range(2000)])
         if self.state in ("ends", "hangs on EndFrame"):
             await self.task.queue_frame(EndFrame())
 
@@ -362,7 +362,7 @@ class Trial:
         attaching = [task for host in self.actors.hosts for task in host.attaching]
         if attaching:
             await asyncio.wait(attaching, timeout=_LATER_SECS)
-        while (found := self.actors.left_over()) and time.monotonic() < deadline:
+        while (found := self.actors.left_over()) and time.monotonic() < deadline:  # noqa: ASYNC110 - looked at from outside
             await asyncio.sleep(0.005)
         self.left += [f"later, {each}" for each in found]
 
@@ -391,7 +391,7 @@ async def run(count: int, seed: int) -> CancelFigures:
             figures.within += trial.secs <= LIMIT_SECS
             figures.worst_secs = max(figures.worst_secs, trial.secs)
             if trial.secs > LIMIT_SECS:
-                logger.error("not in time", trial=str(trial), secs=trial.secs)
+                print(f"{trial}: {trial.secs:.2f} s", file=sys.stderr)
             figures.left_over += [f"{trial}: {each}" for each in trial.left]
 
     try:

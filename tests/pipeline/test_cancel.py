@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,9 @@ from antiphon.pipeline.parallel_pipeline import ParallelPipeline
 from antiphon.pipeline.pipeline import Pipeline
 from antiphon.pipeline.task import CANCEL_TIMEOUT_SECS, PipelineTask
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from antiphon.processors.inbox import CLOSED_INBOX
 from antiphon.testing import virtual_time
+from antiphon.utils.asyncio.task_manager import TaskManager
 
 pytestmark = pytest.mark.virtual_time
 
@@ -63,7 +66,7 @@ async def test_cancel_while_processors_are_set_up() -> None:
     await asyncio.sleep(1.0)
     await task.cancel()
     await run
-    assert _now() < 1.0 + 2 * CANCEL_TIMEOUT_SECS
+    assert _now() < 1.0 + CANCEL_TIMEOUT_SECS
 
 
 @pytest.mark.parametrize("kind", [StartFrame, TextFrame, EndFrame, CancelFrame])
@@ -83,7 +86,7 @@ async def test_cancel_while_a_processor_blocks(kind: type[Frame], parallel: bool
     await asyncio.sleep(1.0)
     await task.cancel()
     await run
-    assert _now() < 1.0 + 3 * CANCEL_TIMEOUT_SECS
+    assert _now() < 1.0 + CANCEL_TIMEOUT_SECS
     if kind in (StartFrame, TextFrame):
         assert len(cancelled) == 1
     if kind is TextFrame:  # it is the frame in progress that is cancelled: no time is lost
@@ -117,6 +120,97 @@ async def test_a_cancel_that_arrives_late_is_told_once() -> None:
     await task.cancel()
     await run
     assert len(cancelled) == 1
+
+
+class Hanging(Blocking):
+    """Absorbs every cancellation, wherever it is told to hang."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        await super().setup(setup)
+        if self._where == "setup":
+            await _hang()
+
+    async def cleanup(self) -> None:
+        if self._where == "cleanup":
+            await _hang()
+        await super().cleanup()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TextFrame) and self._where == "frame":
+            await _hang()
+        if isinstance(frame, TextFrame) and self._where == "task":
+            self.create_task(_hang())
+
+
+async def _hang(*_: object) -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600.0)
+
+
+@pytest.mark.parametrize("where", ["setup", "cleanup", "frame", "task", "handler", "last handler"])
+@pytest.mark.parametrize("times", [0, 1, 2])
+@pytest.mark.parametrize("ending", [False, True])
+async def test_what_absorbs_every_cancellation(where: str, times: int, ending: bool) -> None:
+    """However it is cancelled, and though an end is under way, nothing of it is left in time."""
+    # A pipeline ends whatever its processors leave running, and is over before it can be cancelled.
+    ending = ending and where != "task"
+    quiet = Blocking()
+    task = PipelineTask(Pipeline([Hanging(where), quiet]))
+    if where == "handler":
+        task.add_event_handler("on_pipeline_started", _hang)
+    elif where == "last handler":
+        task.add_event_handler("on_pipeline_cancelled", _hang)
+    await task.queue_frame(TextFrame("a"))
+    if ending:
+        await task.queue_frame(EndFrame())
+    run = asyncio.create_task(task.run())
+    await asyncio.sleep(1.0)
+    for _ in range(times):
+        run.cancel()
+        await asyncio.sleep(0.1)
+    await task.cancel()
+    await run
+    assert _now() < 1.0 + CANCEL_TIMEOUT_SECS
+    assert task.has_finished()
+    # Its neighbour was cleaned up in good order.
+    assert quiet._inbox is CLOSED_INBOX
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_task_manager_of_others_keeps_their_tasks() -> None:
+    manager = TaskManager()
+    tasks = [
+        PipelineTask(Pipeline([Hanging("task")]), task_manager=manager),
+        PipelineTask(Pipeline([Blocking()]), task_manager=manager),
+    ]
+    await tasks[0].queue_frame(TextFrame("a"))
+    runs = [asyncio.create_task(task.run()) for task in tasks]
+    await asyncio.sleep(1.0)
+    await tasks[0].cancel()
+    await runs[0]
+    assert _now() < 1.0 + CANCEL_TIMEOUT_SECS
+    await tasks[1].stop_when_done()
+    await runs[1]
+    assert _now() < 1.0 + CANCEL_TIMEOUT_SECS
+    assert manager.current_tasks() == []
+
+
+@pytest.mark.parametrize("secs", [0.0, 0.5, 10.0])
+async def test_the_time_of_a_cancellation_is_the_bots_to_choose(secs: float) -> None:
+    task = PipelineTask(Pipeline([Hanging("frame")]), cancel_timeout_secs=secs)
+    await task.queue_frame(TextFrame("a"))
+    run = asyncio.create_task(task.run())
+    await asyncio.sleep(1.0)
+    await task.cancel()
+    await run
+    assert 1.0 + 0.5 * secs < _now() < 1.0 + max(secs, 0.3)
 
 
 async def test_cancelling_the_one_who_runs_it_ends_the_session() -> None:
@@ -222,8 +316,8 @@ def test_cancel_at_any_step_ends_in_time(
         # A task that is cancelled before its first turn never runs at all.
         await asyncio.wait({run}, timeout=60.0)
         assert run.done()
-        assert _now() - before < 30.0
-        await asyncio.sleep(20.0)  # what resisted is gone by then
+        assert _now() - before < CANCEL_TIMEOUT_SECS
+        await asyncio.sleep(0.01)
         left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
         assert left == []
 

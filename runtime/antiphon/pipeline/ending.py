@@ -21,6 +21,9 @@ from dataclasses import dataclass
 DWELL_SECS = 0.05
 """Time that each rung gets at least, though its limit may have passed while the thread was blocked."""
 
+LATE_SECS = 0.02
+"""From so much delay on the thread counts as blocked: the rung gets `DWELL_SECS` more, once."""
+
 
 class Rung(enum.StrEnum):
     """How far the end of a session has come."""
@@ -133,6 +136,7 @@ class Ending:
         self._shares = shares or Shares()
         self._limits: dict[Rung, float] = {}
         self._due: float | None = None
+        self._prolonged = False
 
     @property
     def cancelled(self) -> bool:
@@ -205,6 +209,11 @@ class Ending:
         """Time has passed."""
         if self._due is None or now < self._due:
             return []
+        if now > self._due + LATE_SECS and not self._prolonged:
+            # Nothing could run meanwhile, so nothing could end in time.
+            self._prolonged = True
+            self._due = now + DWELL_SECS
+            return []
         match self.rung:
             case Rung.CROSSING:
                 return self._clean_up(now, crossed=False)
@@ -228,6 +237,7 @@ class Ending:
 
     def _enter(self, rung: Rung, now: float) -> None:
         self.rung = rung
+        self._prolonged = False
         self._due = max(self._limits[rung], now + DWELL_SECS)
 
     def _clean_up(self, now: float, *, crossed: bool) -> list[Action]:
