@@ -73,6 +73,7 @@ async def test_the_record_is_made_all_the_same(actors: Actors) -> None:
     await task.cancel()
     record = await running
     assert [each.name for each in record.processors] == [mover.name, end.name]
+    actors.by_processor[mover.name].thaw()
 
 
 def test_a_supervisor_gives_a_session_the_time_of_its_pipeline() -> None:
