@@ -354,7 +354,6 @@ def test_a_node_that_is_not_left_after_all_starts_actors_again() -> None:
     node.take(node.pools.drain(node.now))
     assert node.pools.drained
     assert len(of(StartReplica, node.take(node.pools.reopen(node.now)))) == 1
-    assert not node.pools.drained
     # Not after the end.
     node.take(node.pools.drain(node.now))
     node.take(node.pools.close("over"))

@@ -114,16 +114,16 @@ class FakeEvacuation:
 
 
 class FakeModels:
-    """The node's models: whether they are to leave."""
+    """The node's models: what they are told."""
 
     def __init__(self) -> None:
-        self.drained = False
+        self.told: list[str] = []
 
     def drain(self) -> None:
-        self.drained = True
+        self.told.append("drain")
 
     def reopen(self) -> None:
-        self.drained = False
+        self.told.append("reopen")
 
 
 class Node:
@@ -308,17 +308,17 @@ async def test_a_drain_moves_ends_and_stops_what_is_left(node: Node) -> None:
     assert node.saved == 1
     await asyncio.sleep(5.1)
     assert {moved for moved, _ in node.evacuation.moves} == {supervisor.number, processor.number}
-    # The sessions that are left use them.
-    assert not node.models.drained
+    # The sessions that are left use the models.
+    assert node.models.told == []
     await asyncio.sleep(5.0)
-    assert node.models.drained
+    assert set(node.models.told) == {"drain"}
     (progress,) = node.caretaker.drain_progress()
     assert (progress.number, progress.state, progress.cut) == (number, "done", 1)
     assert set(node.evacuation.ended) == {supervisor.number, processor.number}
     assert node.pools.statistics(0.0)["refusing"]
     node.caretaker.cancel_drain(number)
     assert not node.pools.statistics(0.0)["refusing"]
-    assert not node.models.drained
+    assert node.models.told[-1] == "reopen"
 
 
 async def test_a_drain_of_a_pool_is_about_its_kind(node: Node) -> None:
@@ -328,7 +328,7 @@ async def test_a_drain_of_a_pool_is_about_its_kind(node: Node) -> None:
     await asyncio.sleep(5.1)
     assert {moved for moved, _ in node.evacuation.moves} == {processor.number}
     assert node.caretaker.drain_progress()[0].state == "done"
-    assert not node.models.drained
+    assert node.models.told == []
 
 
 async def test_a_restarted_agent_goes_on_with_drains(node: Node, tmp_path: Path) -> None:
