@@ -21,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test test-models check lint types contracts redis bench soak lock clean
+.PHONY: help setup compile demo test test-models check lint types contracts redis bench bench-models bench-gpu soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
@@ -29,6 +29,8 @@ help:
 	@echo "make test-models  a real Whisper and a real Piper voice, downloaded from their hub"
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
+	@echo "make bench-models  models that sessions share, in a table; fails if a bar is missed"
+	@echo "make bench-gpu     Whisper on an NVIDIA GPU, in batches and one by one"
 	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
 	@echo "make redis    find or unpack the Redis server that the tests use (test does it first)"
 	@echo "make setup    make $(VENV) with the locked packages (every other verb does it first)"
@@ -104,6 +106,13 @@ contracts: setup
 bench: setup
 	@echo "bench: measuring; about 15 minutes (ARGS=--quick: about four)"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-models: setup
+	@echo "bench-models: measuring; about ten minutes (ARGS=--quick: about two)"
+	@$(BIN)/python -m benchmarks.models $(ARGS)
+
+bench-gpu: setup
+	@$(BIN)/python -m benchmarks.models.gpu $(ARGS)
 
 soak: setup
 	@echo "soak: opening, talking in and closing 100 sessions again and again; about four minutes"
