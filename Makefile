@@ -21,13 +21,14 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test test-models check lint types contracts redis bench bench-models bench-gpu soak lock clean
+.PHONY: help setup compile demo test test-models check lint types contracts redis bench bench-models bench-gpu chaos soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
 	@echo "make test     set up, then lint, types, import contracts and all tests"
 	@echo "make test-models  a real Whisper and a real Piper voice, downloaded from their hub"
 	@echo "make check    lint, format, types and import contracts only"
+	@echo "make chaos    kill and stop what serves calls, and see whether the callers notice (ARGS=--quick)"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
 	@echo "make bench-models  models that sessions share, in a table; fails if a bar is missed"
 	@echo "make bench-gpu     Whisper on an NVIDIA GPU, in batches and one by one"
@@ -103,12 +104,16 @@ contracts: setup
 	@echo "check: which package may import which (import-linter)"
 	@$(BIN)/lint-imports
 
+chaos: setup
+	@echo "chaos: calls go on while actors, supervisors and nodes die; about 45 minutes (ARGS=--quick: about seven)"
+	@$(BIN)/python -m benchmarks.chaos --no-pipecat $(ARGS)
+
 bench: setup
 	@echo "bench: measuring; about 15 minutes (ARGS=--quick: about four)"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-models: setup
-	@echo "bench-models: measuring; about ten minutes (ARGS=--quick: about two)"
+	@echo "bench-models: measuring; about 15 minutes (ARGS=--quick: about five)"
 	@$(BIN)/python -m benchmarks.models $(ARGS)
 
 bench-gpu: setup

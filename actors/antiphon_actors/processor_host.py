@@ -36,7 +36,7 @@ from antiphon_actors.session.network import Network
 from antiphon_actors.session.node import SessionNode
 from antiphon_actors.session.spec import AttachSpec, HostedSpec
 from antiphon_actors.session.state_keeper import StateKeeper
-from antiphon_actors.session.succession import ChainedInbox, Succession
+from antiphon_actors.session.succession import ChainedInbox, Succession, Underway
 from antiphon_actors.session.wire_types import adopt_bot_classes
 
 CLEANUP_DEADLINE_SECS = 5.0
@@ -288,6 +288,10 @@ class ProcessorHost:
         async def relink(moved: object) -> None:
             await node.relink(_addresses(moved))
 
+        async def go_on(_: object) -> None:
+            if hosted.succession is not None:
+                hosted.succession.go_on()
+
         node = SessionNode(
             spec.session_id,
             self._endpoint,
@@ -296,6 +300,7 @@ class ProcessorHost:
             control={
                 "open_edges": open_edges,
                 "relink": relink,
+                "go_on": go_on,
                 "detach": lambda _: self.detach(spec.session_id),
             },
             home_uri=spec.home_uri,
@@ -389,15 +394,17 @@ def _addresses(moved: object) -> dict[int, str]:
 def _prepare_for_loss(hosted: _Hosted, spec: AttachSpec) -> None:
     """Has home know what a successor would have to; and takes the place of predecessors."""
     hosted.node.incoming.first_number = spec.incarnation << 32
-    keeper = StateKeeper(hosted.node, spec.home_uri, hosted.processors)
+    underway = Underway()
     here = list(hosted.processors.values())
-    for pid, processor in hosted.processors.items():
-        keeper.watch(pid)
+    for processor in here:
         if processor._prev in here or processor._next in here:
-            processor._replace_inbox(ChainedInbox(processor))
+            processor._replace_inbox(ChainedInbox(processor, underway))
     inherited = {each.pid: each.inherits for each in spec.processors if each.inherits is not None}
     if inherited:
         hosted.succession = Succession(hosted.node, hosted.processors, inherited)
+    keeper = StateKeeper(hosted.node, spec.home_uri, hosted.processors, underway, hosted.succession)
+    for pid in hosted.processors:
+        keeper.watch(pid)
 
 
 def _link(hosted: _Hosted, spec: HostedSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from loguru import logger
 
 from antiphon_actors.interruption import scratch_directory
 from antiphon_actors.session.home import ProcessorRecord
+from antiphon_actors.session.replacement import RecoveryRecord
 
 MAX_FILES_BYTES = 64 * 1024 * 1024
 
@@ -29,6 +30,7 @@ class SessionReport:
         files: Files the bot wrote to its output directory, by name.
         conversations: What was said and how long it took, for each task of the bot: the plain form
             of ``antiphon.observers.session_report.SessionReport``.
+        recoveries: Processors that were lost with their actors and replaced.
         lost: Why an earlier conversation could not be resumed; empty if it was, or there was none.
         handed_over: Whether the session goes on elsewhere: it has ended here, and not for the
             caller.
@@ -40,6 +42,7 @@ class SessionReport:
     processors: list[ProcessorRecord] = field(default_factory=list)
     files: Mapping[str, bytes] = field(default_factory=dict)
     conversations: list[dict[str, Any]] = field(default_factory=list)
+    recoveries: list[RecoveryRecord] = field(default_factory=list)
     lost: str = ""
     handed_over: bool = False
 
@@ -53,6 +56,7 @@ class SessionReport:
             "session_id": self.session_id,
             "exit_code": self.exit_code,
             "failures": self.failures,
+            "recoveries": [asdict(each) for each in self.recoveries],
             "conversations": self.conversations,
         }
         path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -550,6 +550,7 @@ def _report(
         record.processors,
         files,
         record.conversations(),
+        list(record.recoveries),
         lost=running.lost,
         handed_over=running.handed_over,
     )

@@ -22,7 +22,7 @@ from antiphon_actors.bot_program import read_bot_file
 from antiphon_actors.cluster import ClusterSettings, LocalCluster
 from antiphon_actors.gateway.deployment import Wishes, deploy, statuses, undeploy
 from antiphon_actors.gateway.settings import AppSpec
-from antiphon_actors.placement.policy import Preset
+from antiphon_actors.models.settings import ModelSettings
 from benchmarks.chaos.conversation import Call, utterances
 from benchmarks.harness.bench import source_path
 
@@ -40,7 +40,7 @@ class World:
     Args:
         further_nodes: Resources of each further node.
         max_sessions: Sessions on each node.
-        placement: How the bot's processors are placed; None for what it says itself.
+        models: How shared models run.
         bot: Its program.
     """
 
@@ -48,7 +48,7 @@ class World:
         self,
         further_nodes: Sequence[Mapping[str, float]] = (),
         max_sessions: int | None = None,
-        placement: Preset | None = None,
+        models: ModelSettings | None = None,
         bot: Path = BOT,
     ) -> None:
         self._cluster = LocalCluster(
@@ -59,7 +59,8 @@ class World:
             )
         )
         self._max_sessions = max_sessions
-        self._app = AppSpec(NAME, read_bot_file(bot), placement)
+        self._models = models
+        self._app = AppSpec(NAME, read_bot_file(bot))
         self._scratch = tempfile.TemporaryDirectory(prefix="chaos-")
         self._calls = 0
         self._speech = utterances()
@@ -69,7 +70,9 @@ class World:
     async def __aenter__(self) -> Self:
         await self._cluster.__aenter__()
         try:
-            wishes = Wishes(port=0, api_key=KEY, max_sessions=self._max_sessions)
+            wishes = Wishes(
+                port=0, api_key=KEY, max_sessions=self._max_sessions, models=self._models
+            )
             deployed = await deploy(self._app, wishes)
             here = ray.get_runtime_context().get_node_id()
             facts = next(each for each in deployed.gateways if each.node_id == here)
@@ -96,7 +99,7 @@ class World:
         """A call that can begin."""
         self._calls += 1
         directory = Path(self._scratch.name, str(self._calls))
-        directory.mkdir()
+        await asyncio.to_thread(directory.mkdir)
         headers = {"X-API-Key": KEY}
         async with aiohttp.ClientSession(headers=headers) as session:
             request = {"directory": str(directory), **body}
@@ -110,16 +113,14 @@ class World:
 
     async def losses(self) -> list[str]:
         """Why sessions were lost, of those that the gateways have reported."""
-        return [
-            loss["reason"] for status in await statuses() for loss in status.get("losses", [])
-        ]
+        return [loss["reason"] for status in await statuses() for loss in status.get("losses", [])]
 
     async def left_behind(self) -> list[str]:
         """What is there though no call is: after a moment in which it may go."""
         found: list[str] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLEAN_SECS):
-                while found := await self._look():
+                while found := await self._look():  # noqa: ASYNC110 - other processes
                     await asyncio.sleep(0.2)
         return found
 

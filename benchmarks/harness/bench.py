@@ -37,12 +37,14 @@ class Options:
         rounds: How often everything is measured; the median counts.
         pipecat: Whether Pipecat is measured.
         ray: Whether a cluster is started.
+        seed: From which all chance follows.
     """
 
     quick: bool = False
     rounds: int = 5
     pipecat: bool = True
     ray: bool = True
+    seed: int = 0
 
     def count(self, full: int) -> int:
         """So many samples, or a tenth of them in a quick run."""

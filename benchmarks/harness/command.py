@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import signal
 import sys
 import time
@@ -108,6 +109,9 @@ def main(
         parser.add_argument("scenario", nargs="*", help=f"which: {', '.join(names)}; all if none")
     parser.add_argument("--quick", action="store_true", help="little of everything, one round")
     parser.add_argument("--rounds", type=int, default=0, help="measured rounds (5; 1 if --quick)")
+    parser.add_argument(
+        "--seed", type=int, help="from which all chance follows (another each time)"
+    )
     parser.add_argument("--no-pipecat", action="store_true", help="leave Pipecat out")
     parser.add_argument("--no-ray", action="store_true", help="leave out what needs a cluster")
     parser.add_argument("--out", type=Path, default=Path("out") / "bench", help="for JSON and PNG")
@@ -119,6 +123,7 @@ def main(
     chosen = [each for each in scenarios if not wanted or each.name in wanted]
     options = Options(
         quick=given.quick,
+        seed=given.seed if given.seed is not None else secrets.randbelow(1 << 30),
         rounds=given.rounds or (1 if given.quick else 5),
         pipecat=not given.no_pipecat,
         ray=not given.no_ray,

@@ -143,8 +143,8 @@ def draw(path: Path, results: Sequence[Result], machine: Mapping[str, Any]) -> b
             fontsize=8,
         )
     axes.set_xscale("log")
-    rooms = [bar.headroom for bar in bars]
-    axes.set_xlim(min(0.3, min(rooms) / 6), max(3.0, min(max(rooms), 100.0) * 6))
+    rooms = [min(max(bar.headroom, 0.01), 100.0) for bar in bars]
+    axes.set_xlim(min(0.3, min(rooms) / 6), max(3.0, max(rooms) * 6))
     axes.set_yticks(range(len(bars)), [bar.text for bar in bars], fontsize=9)
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)

@@ -61,7 +61,7 @@ class Bar:
         """How many times better than the limit; below 1 the bar is missed."""
         if self.kind == "at least":
             return self.value / self.limit
-        return self.limit / self.value if self.value else float("inf")
+        return self.limit / self.value if self.value > 0 else float("inf")
 
 
 @dataclass

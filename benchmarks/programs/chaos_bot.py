@@ -74,9 +74,18 @@ class Noted:
 
 
 def note_process(directory: str, role: str) -> None:
-    path = Path(directory, f"{role}.pid")
+    write(Path(directory, f"{role}.pid"), str(os.getpid()))
+
+
+def note_call(directory: str) -> None:
+    with Path(directory, "calls").open("a") as file:
+        file.write("weather\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
     new = path.with_suffix(".new")
-    new.write_text(str(os.getpid()))
+    new.write_text(text)
     new.replace(path)
 
 
@@ -222,8 +231,7 @@ async def bot(runner_args: Any) -> None:
     )
 
     async def weather(params: FunctionCallParams) -> None:
-        with Path(directory, "calls").open("a") as file:
-            file.write("weather\n")
+        note_call(directory)
         await asyncio.sleep(0.2)
         await params.result_callback({"weather": "sunny"})
 
@@ -241,9 +249,7 @@ async def bot(runner_args: Any) -> None:
     @transport.event_handler("on_client_disconnected")
     async def hung_up(transport: Any, client: Any) -> None:
         told = {"messages": context.messages, "marks": sink.came}
-        new = Path(directory, "told.new")
-        new.write_text(json.dumps(told))
-        new.replace(Path(directory, "told.json"))
+        write(Path(directory, "told.json"), json.dumps(told))
         await task.cancel()
 
     await PipelineRunner(handle_sigint=False).run(task)

@@ -512,7 +512,7 @@ async def test_closing_gives_up_handshakes() -> None:
 async def test_running_out_of_descriptors_is_survived(
     monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:
-    monkeypatch.setattr("antiphon_actors.channels.tls._EXHAUSTED_SECS", 0.05)
+    monkeypatch.setattr("antiphon_actors.channels.acceptor._EXHAUSTED_SECS", 0.05)
 
     class Exhausted:
         def __init__(self, real: socket.socket) -> None:
@@ -534,14 +534,14 @@ async def test_running_out_of_descriptors_is_survived(
     async with server() as (victim, bound):
         listener = victim.hub._listeners[0]
         assert isinstance(listener, TlsListener)
-        real = listener._socket
-        listener._socket = Exhausted(real)  # type: ignore[assignment]
+        real = listener._acceptor._socket
+        listener._acceptor._socket = Exhausted(real)  # type: ignore[assignment]
         late = Node("late")
         async with late.hub:
             link = await late.hub.connect(bound, deadline_secs=WAIT_SECS)
             assert await works(link, victim)
         await until(lambda: len(victim.hub.links) == 1)
-        listener._socket = real
+        listener._acceptor._socket = real
     assert len([line for line in log if "cannot accept" in line]) == 2
 
 

@@ -11,12 +11,14 @@ import stat
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from antiphon_actors.channels import (
     ChannelBroken,
     ChannelBusy,
+    ChannelError,
     ChannelRefused,
     HandshakeError,
     Limits,
@@ -161,6 +163,46 @@ async def test_addresses_that_cannot_be(uri: str, text: str) -> None:
             await node.hub.listen(uri)
         with pytest.raises(UnsupportedAddress, match=text):
             await node.hub.connect(uri, deadline_secs=WAIT_SECS)
+
+
+async def test_who_has_just_been_accepted_hears_that_the_hub_ends(unix_uri: str) -> None:
+    near, far = Node("near"), Node("far")
+    async with near.hub, far.hub:
+        bound = await far.hub.listen(unix_uri)
+        begun = asyncio.Event()
+        acceptor = far.hub._listeners[0]._acceptor  # type: ignore[attr-defined]
+        begin = acceptor._begin
+
+        def end_at_once(connection: socket.socket, peer: object) -> None:
+            begin(connection, peer)
+            far.hub.abort()
+            begun.set()
+
+        acceptor._begin = end_at_once
+        dialling = asyncio.create_task(near.hub.connect(bound, deadline_secs=60))
+        await begun.wait()
+        async with asyncio.timeout(1):
+            with pytest.raises(ChannelError):
+                await dialling
+
+
+async def test_the_last_words_of_a_process_are_heard_whatever_it_is_told_then(
+    unix_uri: str,
+) -> None:
+    near, far = Node("near"), Node("far")
+    async with near.hub, far.hub:
+        bound = await far.hub.listen(unix_uri)
+        link = await near.hub.connect(bound, deadline_secs=WAIT_SECS)
+        await until(lambda: len(far.hub.links) == 1)
+        far.hub.links[0].notify("last", b"words")
+        wire: Any = far.hub.links[0].wire
+        # As the kernel does it when the process ends.
+        with socket.socket(fileno=os.dup(wire._fd)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+        link.notify("too", b"late")
+        async with asyncio.timeout(WAIT_SECS):
+            await link.closed.wait()
+        assert near.notifications == [("last", b"words")]
 
 
 CHILD = """

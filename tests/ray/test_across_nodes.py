@@ -210,6 +210,8 @@ async def test_a_session_goes_on_when_its_actor_on_another_node_dies(agent: Agen
     agent.go.touch()
     report = await session.end()
     assert report.failures == []
+    (recovery,) = report.recoveries
+    assert [name.partition("#")[0] for name in recovery.processors] == ["Far"]
     assert session.heard == HEARD
     assert int((await session.line("far again")).split()[2]) != pid
 

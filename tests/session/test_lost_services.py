@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.session.conftest import RUN_SECS, Actors, Stay, pipeline_of, until
+from tests.session.conftest import RUN_SECS, Actors, Stay, pipeline_of, started, until
 
 from antiphon.frames.frames import (
     EndFrame,
     Frame,
     FunctionCallResultFrame,
     InputAudioRawFrame,
+    StartFrame,
+    TextFrame,
     TranscriptionFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
@@ -26,12 +28,13 @@ from antiphon.frames.frames import (
 from antiphon.pipeline.task import PipelineTask
 from antiphon.processors.aggregators.llm_response import LLMUserAggregatorParams
 from antiphon.processors.aggregators.openai_llm_context import OpenAILLMContext
-from antiphon.processors.frame_processor import FrameProcessor
+from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
 from antiphon.services.llm_service import FunctionCallParams
 from antiphon.services.stt_service import SegmentedSTTService
 from antiphon.services.tts_service import WebsocketTTSService
 from antiphon.testing import FakeLLMService, FakeSTTService, FakeTTSService, FakeWordTTSService
 from antiphon.testing.fake_llm import FakeDelay, FakeToolCall
+from antiphon.utils.asyncio.held import HeldFrames
 from antiphon.utils.time import time_now_iso8601
 from antiphon_actors.placement.policy import Placement, Rule
 from antiphon_actors.session.home import SessionRecord
@@ -295,3 +298,160 @@ async def test_services_that_share_an_actor(actors: Actors, kind: str, seed: int
     assert llm is tts
     assert disturbed.recoveries > 0
     assert_same(disturbed, peaceful)
+
+
+class Starts(FrameProcessor):
+    """Counts how often it was started."""
+
+    movable = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.starts = 0
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.starts += isinstance(frame, StartFrame)
+        await self.push_frame(frame, direction)
+
+
+async def lose(actors: Actors, task: PipelineTask, processor: FrameProcessor) -> None:
+    """Kills the actor of a processor, and waits until it has another one."""
+    executor: Any = task._executor
+    before = len(executor.recoveries)
+    actors.by_processor[processor.name].die()
+    await until(lambda: len(executor.recoveries) > before)
+
+
+async def test_a_neighbour_that_is_lost_later_does_not_start_it_again(actors: Actors) -> None:
+    before, after, end = Starts(), Starts(), Stay()
+    task = pipeline_of(before, after, end)
+    running = asyncio.create_task(actors.run(task))
+    await started(task)
+    for lost in (after, before, before):
+        await lose(actors, task, lost)
+        await task.queue_frame(TextFrame(lost.name))
+        await until(lambda: end.texts[-1:] == [lost.name])  # noqa: B023 - waited for here
+        assert (await actors.remote(after)).starts == 1
+    await task.queue_frame(EndFrame())
+    await running
+    assert end.texts == [after.name, before.name, before.name]
+
+
+class Counts(FrameProcessor):
+    """Numbers texts."""
+
+    movable = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.count = 0
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {"version": 1, "count": self.count}
+
+    async def restore(self, state: Mapping[str, Any]) -> None:
+        self.count = state["count"]
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TextFrame):
+            self.count += 1
+            frame = TextFrame(f"{frame.text} {self.count}")
+        await self.push_frame(frame, direction)
+
+
+class InPairs(FrameProcessor):
+    """Keeps a text until there is another one."""
+
+    movable = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kept = ""
+        self._held = HeldFrames()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if not isinstance(frame, TextFrame):
+            await self.push_frame(frame, direction)
+        elif not self.kept:
+            self.kept = frame.text
+            self._held.add()
+        else:
+            await self.push_frame(TextFrame(f"{self.kept}, {frame.text}"))
+            self.kept = ""
+            self._held.release()
+
+
+async def test_a_state_is_not_ahead_of_what_a_neighbour_in_the_actor_holds(actors: Actors) -> None:
+    counts, pairs, end = Counts(), InPairs(), Stay()
+    task = pipeline_of(counts, pairs, end)
+    placement = Placement("dedicated", rules=(Rule(InPairs, with_previous=True),))
+    running = asyncio.create_task(actors.run(task, placement))
+    await started(task)
+    for number, text in enumerate("abcd"):
+        await task.queue_frame(TextFrame(text))
+        if number % 2 == 0:
+            expected = f"{text} {number + 1}"
+            await until(lambda: _kept(actors, pairs) == expected)  # noqa: B023 - waited for here
+            # Something else that is answered, and time in which the state would be told then.
+            await task.queue_frame(UserStartedSpeakingFrame())
+            await asyncio.sleep(0.03)
+            await lose(actors, task, counts)
+    await task.queue_frame(EndFrame())
+    await running
+    assert end.texts == ["a 1, b 2", "c 3, d 4"]
+
+
+def _kept(actors: Actors, pairs: InPairs) -> str:
+    found: Any = actors.by_processor[pairs.name].processor(pairs.name)
+    return found.kept if found is not None else ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_after_the_other_is_lost(actors: Actors, kind: str, seed: int) -> None:
+    peaceful = await Conversation(actors, *services(kind)).run()
+    conversation = Conversation(actors, *services(kind))
+    disturbed = await conversation.run(Chaos(conversation, conversation.victims, seed))
+    assert disturbed.recoveries > 0
+    assert_same(disturbed, peaceful)
+
+
+class Sees(FrameProcessor):
+    """Keeps what comes from both sides."""
+
+    movable = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seen: list[str] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TextFrame):
+            self.seen.append(frame.text)
+        await self.push_frame(frame, direction)
+
+
+async def test_what_waits_on_both_sides_goes_in_as_it_was_sent(actors: Actors) -> None:
+    sees, end = Sees(), Stay()
+    task = pipeline_of(sees, end)
+    running = asyncio.create_task(actors.run(task))
+    await started(task)
+    lost = asyncio.create_task(lose(actors, task, sees))
+    words = ["one", "two", "three", "four", "five", "six"]
+    await asyncio.sleep(0)
+    for number, word in enumerate(words):
+        if number % 2 == 0:
+            await end.push_frame(TextFrame(word), FrameDirection.UPSTREAM)
+        else:
+            await task.queue_frame(TextFrame(word))
+            await asyncio.sleep(0)
+    await lost
+    remote = await actors.remote(sees)
+    await until(lambda: len(remote.seen) == len(words))
+    assert remote.seen == words
+    await task.queue_frame(EndFrame())
+    await running

@@ -169,11 +169,15 @@ class OutStream:
         return self._acked >= position[0] and self._urgent_acked >= position[1]
 
     @property
+    def handed_over(self) -> bool:
+        """Whether all that was taken has been given to the link, or was when there was one."""
+        behind = self._waiters and self._waiters[0][1] is None
+        return not (self._queue or self._urgent_waiting or behind)
+
+    @property
     def flushed(self) -> bool:
         """Whether all that was taken is out of this process."""
-        if self._queue or self._urgent_waiting or (self._waiters and self._waiters[0][1] is None):
-            return False
-        return self.detached or self._outbox.empty
+        return self.handed_over and (self.detached or self._outbox.empty)
 
     def share(self, sender: SharedSender) -> None:
         """Has large payloads go by shared memory; the link calls this."""

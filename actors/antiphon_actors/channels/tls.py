@@ -14,6 +14,7 @@ import ssl
 
 from loguru import logger
 
+from antiphon_actors.channels.acceptor import Acceptor
 from antiphon_actors.channels.credentials import TlsContexts, TlsCredentials
 from antiphon_actors.channels.errors import (
     ChannelBroken,
@@ -28,10 +29,6 @@ from antiphon_actors.channels.uris import Address, tls_address
 from antiphon_actors.channels.wire import Accept, Listener, Refused
 
 _BACKLOG = 128
-_ACCEPTS_A_TURN = 16
-# Out of descriptors or memory: connections stay in the kernel's queue for so long.
-_EXHAUSTED_SECS = 1.0
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # A handshake older than this share of its deadline gives way when there are too many.
 _OLD_SHARE = 0.25
 
@@ -107,7 +104,6 @@ class TlsListener(Listener):
     ) -> None:
         """Accepts from now on."""
         self.uri = uri
-        self._socket = sock
         self._tls = transport
         self._accept = accept
         self._refused = refused
@@ -117,38 +113,15 @@ class TlsListener(Listener):
         self._handshakes: dict[asyncio.Task[None], float] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # those, and what was cancelled just now
         self._unbegun: dict[asyncio.Task[None], socket.socket] = {}
-        self._pause: asyncio.TimerHandle | None = None
-        self._closed = False
-        self._resume()
+        self._acceptor = Acceptor(sock, uri, self._begin)
 
     @property
     def pending(self) -> int:  # type: ignore[override]
         """How many handshakes are under way."""
         return len(self._handshakes)
 
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._socket, self._readable)
-
-    def _readable(self) -> None:
-        for _ in range(_ACCEPTS_A_TURN):
-            if self._closed:
-                return
-            try:
-                connection, peer = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                logger.error("cannot accept connections", uri=self.uri, error=error.strerror)
-                self._loop.remove_reader(self._socket)
-                self._pause = self._loop.call_later(_EXHAUSTED_SECS, self._resume)
-                return
-            connection.setblocking(False)
-            self._begin(connection, tls_address(*peer[:2]).uri)
-
-    def _begin(self, connection: socket.socket, remote: str) -> None:
+    def _begin(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        remote = tls_address(*peer[:2]).uri
         if len(self._handshakes) >= self._limits.max_handshakes and not self._make_room():
             connection.close()
             self._refused(f"{remote}: {len(self._handshakes)} handshakes are under way")
@@ -209,14 +182,9 @@ class TlsListener(Listener):
 
     def close(self) -> None:
         """Stops accepting and gives up the handshakes under way."""
-        if self._closed:
+        if self._acceptor.closed:
             return
-        self._closed = True
-        if self._pause is not None:
-            self._pause.cancel()
-        else:
-            self._loop.remove_reader(self._socket)
-        self._socket.close()
+        self._acceptor.close()
         for task in self._tasks:
             task.cancel()
 

@@ -8,12 +8,13 @@ import secrets
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
 from loguru import logger
 
+from antiphon_actors.channels.acceptor import Acceptor
 from antiphon_actors.channels.errors import ChannelBroken, ChannelBusy, ChannelRefused
 from antiphon_actors.channels.limits import Limits
 from antiphon_actors.channels.uris import Address
@@ -110,7 +111,10 @@ class UnixWire(asyncio.Protocol, Wire):
             return
         try:
             written = os.write(self._fd, data)
-        except OSError:  # it is full, or broken: the transport's to find out
+        except (BrokenPipeError, ConnectionResetError):
+            # The peer is gone. The transport would end at once, and not read what that said last.
+            return
+        except OSError:  # it is full: the transport's to wait for
             written = 0
         if written < len(data):
             transport.write(memoryview(data)[written:] if written else data)
@@ -141,22 +145,46 @@ class UnixWire(asyncio.Protocol, Wire):
 class UnixListener(Listener):
     """A listening socket and its file."""
 
-    def __init__(self, uri: str, path: Path, server: asyncio.AbstractServer) -> None:
+    def __init__(
+        self, uri: str, path: Path, listening: socket.socket, make_wire: Callable[[], UnixWire]
+    ) -> None:
         self.uri = uri
         self._path = path
-        self._server = server
+        self._make_wire = make_wire
+        self._beginning: set[asyncio.Task[None]] = set()  # each for a turn or two of the loop
         found = path.stat()
         self._identity = (found.st_dev, found.st_ino)
+        self._acceptor = Acceptor(listening, uri, self._accepted)
+
+    def _accepted(self, connection: socket.socket, _: object) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._begin(connection), name=f"begin a connection to {self.uri}"
+        )
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self._make_wire, connection)
+        except OSError as error:
+            connection.close()
+            logger.debug("connection not begun", uri=self.uri, error=str(error))
+
+    async def gone(self) -> None:
+        """Waits until what had been accepted is begun, and turned away by a closed hub."""
+        if self._beginning:
+            await asyncio.wait(self._beginning)
 
     def close(self) -> None:
         """Stops accepting and unlinks the file if it is still ours."""
-        self._server.close()
+        self._acceptor.close()
         try:
             found = self._path.lstat()
             if (found.st_dev, found.st_ino) == self._identity:
                 self._path.unlink()
         except FileNotFoundError:
-            pass  # Python 3.13 unlinks by itself, and a directory may be swept away whole.
+            pass  # a directory may be swept away whole
 
 
 def _prepare_directory(directory: Path) -> None:
@@ -232,24 +260,21 @@ class UnixTransport:
         unready = path.with_name("." + secrets.token_hex(4))
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
-        server: asyncio.AbstractServer | None = None
         try:
             sock.bind(str(unready))
-            server = await asyncio.get_running_loop().create_unix_server(
-                lambda: UnixWire(address.target, accept, refused, limits),
-                sock=sock,
-                backlog=_BACKLOG,
-            )
+            sock.listen(_BACKLOG)
             _publish(unready, path)
         except FileExistsError as error:
-            (server or sock).close()
+            sock.close()
             raise ChannelBusy(f"another process listens at {path}") from error
         except OSError as error:
-            (server or sock).close()
+            sock.close()
             raise ChannelRefused(f"cannot listen at {path}: {error}") from error
         finally:
             unready.unlink(missing_ok=True)
-        return UnixListener(address.uri, path, server)
+        return UnixListener(
+            address.uri, path, sock, lambda: UnixWire(address.target, accept, refused, limits)
+        )
 
     async def dial(self, address: Address, accept: Accept, limits: Limits) -> None:
         """Connects; see `Transport`."""

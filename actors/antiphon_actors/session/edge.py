@@ -225,6 +225,16 @@ class EdgeInbox:
             stream.give_up(error)
 
     @property
+    def handed_over(self) -> bool:
+        """Whether all that was put in here comes before what is sent over the link from now on."""
+        return (
+            not self._behind
+            and not self._audio
+            and (self._down is None or self._down.handed_over)
+            and (self._up is None or self._up.handed_over)
+        )
+
+    @property
     def flushed(self) -> bool:
         """Whether all that was put in here is out of this process."""
         return (

@@ -462,8 +462,9 @@ class SessionNode:
             )
             self.kept_of(pid).add_setting((slot, urgent, seq), frame)
         elif method == "state" and self.home_uri is None:
-            pid, positions, state = _parts(self._decode(payload), int, dict, bytes)
-            self.kept_of(pid).set_state(state, positions)
+            positions, states = _parts(self._decode(payload), dict, dict)
+            for pid, state in states.items():
+                self.kept_of(pid).set_state(state, positions)
         elif method == "given_up" and self.home_uri is not None:
             uri, reason = _parts(self._decode(payload), str, str)
             self.give_up(uri, ChannelBroken(reason))

@@ -93,11 +93,11 @@ class FrameReceiver:
         self._answered_ordered, self._answered_urgent = ordered, urgent
 
     def wait(self) -> None:
-        """Keeps what comes until `go_on`."""
+        """Keeps what comes until `stop_waiting`."""
         self._waiting = []
 
-    def go_on(self, *, started: bool) -> None:
-        """Gives on what has waited.
+    def stop_waiting(self, *, started: bool) -> list[tuple[Frame, Delivery]]:
+        """Keeps nothing more, and returns what was kept, to be given to `take` before more comes.
 
         Args:
             started: Whether the processor has been started another way; the StartFrame is dropped,
@@ -105,13 +105,16 @@ class FrameReceiver:
         """
         self._started = started
         waiting, self._waiting = self._waiting, None
-        for frame, delivery in waiting or ():
-            if started and isinstance(frame, StartFrame):
-                delivery.done()
-                continue
-            if self._note_setting is not None and frame.is_setting:
-                self._note_setting(delivery, frame)
-            self._inbox.put_nowait(frame, self._direction, None, delivery, delivery.sent_ns)
+        return waiting or []
+
+    def take(self, frame: Frame, delivery: Delivery) -> None:
+        """Gives the processor a frame that was kept."""
+        if self._started and isinstance(frame, StartFrame):
+            delivery.done()
+            return
+        if self._note_setting is not None and frame.is_setting:
+            self._note_setting(delivery, frame)
+        self._inbox.put_nowait(frame, self._direction, None, delivery, delivery.sent_ns)
 
     def end(self) -> None:
         """Another sender has the place of this one's: nothing more is taken from it."""

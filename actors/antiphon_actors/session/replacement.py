@@ -91,7 +91,8 @@ class Replacements:
         self._attach = attach
         self._ask = ask
         self._machine = Recovery(_groups(plan))
-        self._task: asyncio.Task[None] | None = None
+        # The present attempt, and earlier ones that still give something back.
+        self._attempts: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -154,7 +155,7 @@ class Replacements:
         self._machine.end()
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._task, self._farewell) if task is not None]
+        tasks = [*self._attempts, *([self._farewell] if self._farewell is not None else [])]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -175,9 +176,11 @@ class Replacements:
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
             if isinstance(action, Replace):
-                self._task = asyncio.get_running_loop().create_task(
+                task = asyncio.get_running_loop().create_task(
                     self._attempt(action), name=f"replace processors of {self._session_id}"
                 )
+                self._attempts.add(task)
+                task.add_done_callback(self._attempts.discard)
             elif isinstance(action, GiveUp):
                 self._give_up(action.reason)
         if self._machine.missing:
@@ -194,7 +197,7 @@ class Replacements:
     async def _attempt(self, action: Replace) -> None:
         try:
             async with asyncio.timeout(ATTEMPT_DEADLINE_SECS):
-                await self._replace(action.pids)
+                old = await self._replace(action.pids)
         except TimeoutError:
             self._failed(action, f"it took longer than {ATTEMPT_DEADLINE_SECS:g} s")
         except AntiphonError as error:
@@ -206,6 +209,8 @@ class Replacements:
             self._failed(action, f"{type(error).__name__}: {error}")
         else:
             self._succeeded(action)
+            # Frames flow again, and nobody waits for this.
+            await self._provider.give_back(self._session_id, old)
 
     def _failed(self, action: Replace, why: str) -> None:
         logger.warning(
@@ -227,7 +232,8 @@ class Replacements:
                 attempts=recovered.attempts,
             )
 
-    async def _replace(self, pids: frozenset[int]) -> None:
+    async def _replace(self, pids: frozenset[int]) -> list[Host]:
+        """Has processors run elsewhere; returns the actors that they had."""
         await self._begun.wait()
         node, hosts = self._node, self._hosts
         left = {hosts[pid].uri for pid in pids}
@@ -258,6 +264,8 @@ class Replacements:
             others = [uri for uri in self._attached if uri not in new and not node.is_lost(uri)]
             await node.relink(addresses)
             await asyncio.gather(*(self._relink_at(uri, entries) for uri in others))
+            # What waited for several of the new ones has been sent, and goes on in that order.
+            await asyncio.gather(*(self._ask(uri, "go_on", []) for uri in new))
         except BaseException:
             for uri in new:
                 await self._leave(uri)
@@ -266,7 +274,7 @@ class Replacements:
         finally:
             for relay in relays:
                 relay.release_posts()
-        await self._provider.give_back(self._session_id, list(old.values()))
+        return list(old.values())
 
     async def _relink_at(self, uri: str, entries: list[list[Any]]) -> None:
         try:

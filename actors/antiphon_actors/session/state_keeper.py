@@ -12,7 +12,9 @@ from antiphon.processors.frame_processor import FrameProcessor
 from antiphon_actors.channels import Delivery, OutStream
 
 if TYPE_CHECKING:
+    from antiphon_actors.session.edge import EdgeInbox
     from antiphon_actors.session.node import SessionNode
+    from antiphon_actors.session.succession import Succession, Underway
 
 
 class StateKeeper:
@@ -23,18 +25,27 @@ class StateKeeper:
     """
 
     def __init__(
-        self, node: SessionNode, home_uri: str, processors: Mapping[int, FrameProcessor]
+        self,
+        node: SessionNode,
+        home_uri: str,
+        processors: Mapping[int, FrameProcessor],
+        underway: Underway,
+        succession: Succession | None,
     ) -> None:
-        """Begins to keep; the processors may still be added to the mapping.
+        """Begins to keep.
 
         Args:
             node: The session in this process.
             home_uri: Where to.
             processors: By number.
+            underway: Counts what they have given each other and not answered.
+            succession: Gives them the states of their predecessors, if they have any.
         """
         self._node = node
         self._home_uri = home_uri
         self._processors = processors
+        self._underway = underway
+        self._succession = succession
         self._last: dict[int, Any] = {}
         self._soon: asyncio.Handle | None = None
         node.incoming.mark = self._mark
@@ -68,27 +79,42 @@ class StateKeeper:
         """Sends the states home that have changed; False if one cannot be told now.
 
         What was pushed on the way to a state leaves this process before the state does: the successor
-        will not push it again.
+        will not push it again. What processors here have given each other is answered before: the
+        successors will not do a part of it again, with the state that all of it led to.
         """
-        if not all(edge.flushed for edge in self._node.edges() if edge.uri != self._home_uri):
+        if self._succession is not None and not self._succession.complete:
             return False
+        if not all(self._is_out(edge) for edge in self._node.edges()):
+            return False
+        changed: dict[int, Any] = {}
         for pid, processor in self._processors.items():
             if not self.keeps_state(pid):
                 continue
             if not _is_between_frames(processor):
                 return False
             state = processor.snapshot()
-            if state == self._last.get(pid):
-                continue
-            self._last[pid] = state
-            positions = {
-                source.slot: list(source.stream.safe)
-                for source in self._node.incoming.of(self._processors)
-                if source.stream is not None
-            }
-            encoded = codec.encode_value(state, self._node.references)
-            self._node.notify(self._home_uri, "state", [pid, positions, encoded])
+            if state != self._last.get(pid):
+                changed[pid] = state
+        if not changed:
+            return True
+        if self._underway:
+            return False
+        self._last |= changed
+        positions = {
+            source.slot: list(source.stream.safe)
+            for source in self._node.incoming.of(self._processors)
+            if source.stream is not None
+        }
+        # In one message: a part of them does not fit the rest of what is known at home.
+        states = {
+            pid: codec.encode_value(state, self._node.references) for pid, state in changed.items()
+        }
+        self._node.notify(self._home_uri, "state", [positions, states])
         return True
+
+    def _is_out(self, edge: EdgeInbox) -> bool:
+        # What goes home takes the same way as the state, and comes before it.
+        return edge.handed_over if edge.uri == self._home_uri else edge.flushed
 
     def _save_soon(self) -> None:
         if self._soon is None:

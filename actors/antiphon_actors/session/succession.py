@@ -8,9 +8,10 @@ one had pushed already it does not push again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import heapq
+from collections.abc import Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 from loguru import logger
@@ -25,6 +26,7 @@ from antiphon_actors.session.edge import EdgeInbox
 from antiphon_actors.session.incoming import Source
 from antiphon_actors.session.kept import slot_of
 from antiphon_actors.session.progress import SentBefore
+from antiphon_actors.session.receivers import FrameReceiver
 
 if TYPE_CHECKING:
     from antiphon_actors.session.node import SessionNode
@@ -76,15 +78,40 @@ class _Again(NamedReceipt):
         self.over.set()
 
 
+class Underway:
+    """Counts what processors of one process have given each other and not answered.
+
+    Meanwhile the states of those that gave it are ahead of those that have it.
+    """
+
+    __slots__ = ("_holds",)
+
+    def __init__(self) -> None:
+        """Begins with nothing."""
+        self._holds = 0
+
+    def __bool__(self) -> bool:
+        return self._holds > 0
+
+    def more(self) -> None:
+        """Something more is to be answered."""
+        self._holds += 1
+
+    def less(self) -> None:
+        """Something is answered."""
+        self._holds -= 1
+
+
 class _Derived:
     """Receipt of a frame that one processor gives another in the same process."""
 
-    __slots__ = ("_open", "_source")
+    __slots__ = ("_open", "_source", "_underway")
 
-    def __init__(self, source: Receipt) -> None:
+    def __init__(self, source: Receipt, underway: Underway) -> None:
         self._source = source
+        self._underway = underway
         self._open = True
-        source.hold()
+        self.hold()
 
     @property
     def origin(self) -> int:
@@ -99,14 +126,16 @@ class _Derived:
         """The frame was processed or dropped."""
         if self._open:
             self._open = False
-            self._source.release()
+            self.release()
 
     def hold(self) -> None:
         """Holds the frame that it came of."""
+        self._underway.more()
         self._source.hold()
 
     def release(self) -> None:
         """Takes one `hold` back."""
+        self._underway.less()
         self._source.release()
 
     async def safe(self) -> None:
@@ -120,6 +149,16 @@ class ChainedInbox(LocalInbox):
     What a frame from another process leads to there is not over when the first processor is done.
     """
 
+    def __init__(self, owner: FrameProcessor, underway: Underway) -> None:
+        """Makes an inbox whose tasks do not run yet.
+
+        Args:
+            owner: The processor.
+            underway: Counts what its neighbours in the process give it.
+        """
+        super().__init__(owner)
+        self._underway = underway
+
     def put_nowait(
         self,
         frame: Frame,
@@ -130,7 +169,7 @@ class ChainedInbox(LocalInbox):
     ) -> None:
         """Takes a frame, and holds the one that it came of until it is processed."""
         if receipt is None and (source := current_receipt()) is not None:
-            receipt = _quiet_of(source) or _Derived(source)
+            receipt = _quiet_of(source) or _Derived(source, self._underway)
         super().put_nowait(frame, direction, callback, receipt, sent_ns)
 
 
@@ -163,13 +202,34 @@ class Succession:
         self._sent: dict[tuple[int, FrameDirection], SentBefore] = {}
         self._answered: dict[int, tuple[int, int]] = {}
         self._restored: set[int] = set()
+        # Of those with a kept state, the ones that do not have it yet.
+        self._unrestored = {
+            pid for pid, each in inheritances.items() if each.kept.state is not None
+        }
+        # Streams by which neighbours have joined, by slot: whether what starts a processor has been
+        # taken over; None where there was nothing to take over.
+        self._joined: dict[int, bool | None] = {}
+        # What has been taken over, to be let in when that is so with all, and the neighbours' other
+        # streams are there: frames of several go in as they were sent.
+        self._waiting: list[tuple[FrameReceiver, bool]] = []
+        self._taking_over = 0
+        self._all_joined = False
         # Set when a processor is started and has its state.
         self._ready = {pid: asyncio.Event() for pid in inheritances}
         for inheritance in inheritances.values():
-            self._answered |= inheritance.kept.positions
+            # Processors of one process tell of their states together, but only of those that have
+            # changed: the newest positions are those of all.
+            for slot, (ordered, urgent) in inheritance.kept.positions.items():
+                known = self._answered.get(slot, (0, 0))
+                self._answered[slot] = (max(known[0], ordered), max(known[1], urgent))
         for pid in inheritances:
             processors[pid]._pushed_before = partial(self._new_part, pid)
         node.incoming.began = self._began
+
+    @property
+    def complete(self) -> bool:
+        """Whether every processor has the state that was kept for it."""
+        return not self._unrestored
 
     def learn(self) -> None:
         """Takes in what the neighbours said when the ways to them were opened."""
@@ -185,6 +245,22 @@ class Succession:
                 for way, greeting in inbox.progress_there():
                     if way is direction:
                         self._sent[pid, direction] = SentBefore(msgpack.unpackb(greeting))
+
+    def go_on(self) -> None:
+        """All neighbours have joined: lets their frames in as soon as all is taken over."""
+        self._all_joined = True
+        self._let_in()
+
+    def _let_in(self) -> None:
+        if not self._all_joined or self._taking_over:
+            return
+        waiting, self._waiting = self._waiting, []
+        queues = [
+            [(receiver, *kept) for kept in receiver.stop_waiting(started=started)]
+            for receiver, started in waiting
+        ]
+        for receiver, frame, delivery in heapq.merge(*queues, key=lambda each: each[2].sent_ns):
+            receiver.take(frame, delivery)
 
     def _new_part(self, pid: int, frame: Frame, direction: FrameDirection) -> Frame | None:
         receipt = current_receipt()
@@ -219,7 +295,16 @@ class Succession:
             return
         answered = self._answered.get(source.slot, (0, 0))
         receiver.skip(*answered)
+        if source.slot in self._joined:
+            # The neighbour was lost in its turn, and this is its successor.
+            started = self._joined[source.slot]
+            if started is not None:
+                receiver.wait()
+                self._waiting.append((receiver, started))
+                self._let_in()
+            return
         ordered, urgent = source.progress.ordered, source.progress.urgent
+        self._joined[source.slot] = None
         settings = [
             frame
             for (slot, is_urgent, seq), frame in inheritance.kept.settings
@@ -230,17 +315,34 @@ class Succession:
             # A StartFrame that has not been answered comes by itself.
             start = inheritance.started or urgent > 0 or answered[1] > 0
             if inheritance.start_frame is None or not start:
+                self._unrestored.clear()
                 for ready in self._ready.values():
                     ready.set()
             else:
-                receiver.wait()
-                self._node.spawn(self._begin(pid, source, settings))
+                self._wait_for(source.slot, receiver, self._begin(pid, source, settings), True)
         elif has_started or settings:
-            receiver.wait()
-            self._node.spawn(self._take_over(pid, way, source, settings))
+            taken = self._take_over(pid, way, settings)
+            self._wait_for(source.slot, receiver, taken, False)
 
-    async def _begin(self, pid: int, source: Source, settings: list[bytes]) -> None:
-        """Starts a successor, gives it what was kept, and lets frames of its first neighbour in."""
+    def _wait_for(
+        self, slot: int, receiver: FrameReceiver, taken: Coroutine[Any, Any, bool], started: bool
+    ) -> None:
+        """Lets frames in when what was before them has been taken over."""
+        receiver.wait()
+        self._joined[slot] = started
+        self._taking_over += 1
+
+        async def take_over() -> None:
+            # If it fails, the session ends.
+            if await taken:
+                self._taking_over -= 1
+                self._waiting.append((receiver, started))
+                self._let_in()
+
+        self._node.spawn(take_over())
+
+    async def _begin(self, pid: int, source: Source, settings: list[bytes]) -> bool:
+        """Starts a successor, gives it what was kept, and repeats settings; whether it could."""
         processor, inheritance = self._processors[pid], self._inheritances[pid]
         assert inheritance.start_frame is not None
         frame = self._node.decode_frame(inheritance.start_frame)
@@ -253,24 +355,15 @@ class Succession:
                 await self._restore()
         except Exception as error:  # noqa: BLE001 - code of a bot's processors
             await self._failed(processor, error)
-            return
+            return False
         for each, ready in self._ready.items():
             if self._processors[each]._started:
                 ready.set()
-        await self._take_over(pid, FrameDirection.DOWNSTREAM, source, settings, started=True)
+        return await self._take_over(pid, FrameDirection.DOWNSTREAM, settings)
 
-    async def _take_over(
-        self,
-        pid: int,
-        way: FrameDirection,
-        source: Source,
-        settings: list[bytes],
-        *,
-        started: bool = False,
-    ) -> None:
-        """Gives a successor that has started its settings, and lets frames in."""
+    async def _take_over(self, pid: int, way: FrameDirection, settings: list[bytes]) -> bool:
+        """Gives a successor its settings when it has started; whether it could."""
         processor = self._processors[pid]
-        assert source.receiver is not None
         try:
             async with asyncio.timeout(START_DEADLINE_SECS):
                 await self._ready[pid].wait()
@@ -278,8 +371,8 @@ class Succession:
                     await self._repeat(processor, self._node.decode_frame(setting), way)
         except Exception as error:  # noqa: BLE001 - code of a bot's processors
             await self._failed(processor, error)
-            return
-        source.receiver.go_on(started=started)
+            return False
+        return True
 
     async def _failed(self, processor: FrameProcessor, error: Exception) -> None:
         logger.opt(exception=error).error(
@@ -308,3 +401,4 @@ class Succession:
             if state is not None and processor._started and pid not in self._restored:
                 self._restored.add(pid)
                 await processor.restore(codec.decode_value(state, self._node.references))
+                self._unrestored.discard(pid)
