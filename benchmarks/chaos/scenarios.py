@@ -129,16 +129,30 @@ async def frozen(bench: Bench, result: Result) -> None:
     """SIGSTOP: the process is there, its sockets are open, and it does nothing."""
     async with World() as world:
         calm = await peace(world, CALLS)
-        how = partial(strike, how=signal.SIGSTOP)
-        for what, roles, exact in (
-            ("an actor is stopped", PROCESSORS, True),
-            ("the supervisor is stopped", ("supervisor",), False),
+        stop = partial(strike, how=signal.SIGSTOP)
+        hold_up = partial(strike_for_a_while, chance=random.Random(bench.options.seed))
+        for what, how, roles, exact in (
+            ("an actor is stopped", stop, PROCESSORS, True),
+            ("an actor is held up", hold_up, PROCESSORS, True),
+            ("the supervisor is stopped", stop, ("supervisor",), False),
         ):
             done = await _rounds(world, bench, 24, roles, how=how)
             disturbed, right = _count(result, done, calm, exact=exact)
             _finished(result, what, disturbed, right, CALLS if bench.options.quick else 24)
             _silences(result, what, _gaps(done, calm))
         await _clean(world, result, "processes are stopped")
+
+
+async def strike_for_a_while(
+    world: World, calls: Sequence[Call], role: str, *, chance: random.Random
+) -> list[bool]:
+    """Stops a process for up to 1.5 s: it may find that it was given up, and must do no harm then."""
+    pids = [call.pid(role) for call in calls]
+    hit = await strike(world, calls, role, signal.SIGSTOP)
+    victim = next((pid for pid, is_hit in zip(pids, hit, strict=True) if is_hit), None)
+    await asyncio.sleep(chance.uniform(0.1, 1.5))
+    kill(victim, signal.SIGCONT)
+    return hit
 
 
 async def nodes(bench: Bench, result: Result) -> None:
