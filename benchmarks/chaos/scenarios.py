@@ -28,7 +28,14 @@ CALLS = 8
 SHARED_SILERO = ModelSettings(rules=(ModelRule("SileroModel", "actor"),))
 
 
-def _count(result: Result, done: Sequence[Round], calm: Outcome, *, exact: bool) -> tuple[int, int]:
+def _count(
+    result: Result,
+    done: Sequence[Round],
+    calm: Outcome,
+    *,
+    exact: bool,
+    overtaken: bool = False,
+) -> tuple[int, int]:
     """Notes what went wrong; how many calls were disturbed, and how many of them finished right."""
     disturbed = right = 0
     for each in done:
@@ -38,7 +45,7 @@ def _count(result: Result, done: Sequence[Round], calm: Outcome, *, exact: bool)
             if not each.hit[number]:
                 continue
             disturbed += 1
-            wrong = outcome.differences(calm, exact=exact)
+            wrong = outcome.differences(calm, exact=exact, overtaken=overtaken)
             right += not wrong
             result.notes += [f"seed {each.seed} ({what}), call {number}: {text}" for text in wrong]
     return disturbed, right
@@ -137,7 +144,8 @@ async def frozen(bench: Bench, result: Result) -> None:
             ("the supervisor is stopped", stop, ("supervisor",), False),
         ):
             done = await _rounds(world, bench, 24, roles, how=how)
-            disturbed, right = _count(result, done, calm, exact=exact)
+            # It takes a second until that is noticed: callers do not wait for so long before they speak.
+            disturbed, right = _count(result, done, calm, exact=exact, overtaken=not exact)
             _finished(result, what, disturbed, right, CALLS if bench.options.quick else 24)
             _silences(result, what, _gaps(done, calm))
         await _clean(world, result, "processes are stopped")
