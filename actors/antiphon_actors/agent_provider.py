@@ -145,13 +145,14 @@ class AgentProvider:
         for lease_id in {each.lease_id for each in _leased(hosts)}:
             await self._tell("release_lease", lease_id)
 
-    async def release(self, session_id: str) -> None:
-        """Gives back every actor of a session."""
-        await self._tell("release", self._name(session_id))
+    async def release(self, session_id: str, stuck: Sequence[Host] = ()) -> None:
+        """Gives back every actor of a session; the agent looks at those that are stuck first."""
+        actor_ids = sorted({each.actor_id for each in _leased(stuck)})
+        await self._tell("release", self._name(session_id), *([actor_ids] if actor_ids else []))
 
-    async def _tell(self, method: str, what: object) -> None:
+    async def _tell(self, method: str, what: object, *more: object) -> None:
         try:
-            await self._agent.call(method, what, deadline_secs=RELEASE_DEADLINE_SECS)
+            await self._agent.call(method, what, *more, deadline_secs=RELEASE_DEADLINE_SECS)
         except TimeoutError:
             # An agent that comes back finds by itself what nobody uses.
             logger.warning("actors were not given back", place=what)

@@ -67,6 +67,9 @@ LEAVE_SECS = 300.0
 
 _LOOK_SECS = 1.0
 
+# Before the name of a session that is over: owner of its places in actors that did not answer it.
+_HELD = "~"
+
 GRACE_SECS = 1.5
 """How much longer one may take that runs: something native may keep all of its threads from running."""
 
@@ -165,6 +168,24 @@ class Caretaker:
         self._act(self._health.suspected(member.number, why, _now()))
         # Whoever else looks at it now shares the answer.
         return await asyncio.shield(self._looks[member.number])
+
+    def hold_places(self, session_id: str, actor_ids: Iterable[str]) -> None:
+        """Has nobody get a session's places in some pooled actors before it is known how these are.
+
+        Args:
+            session_id: The session, which is over.
+            actor_ids: Actors that have not answered it; those of other nodes are ignored.
+        """
+        for member in filter(None, map(self._fleet.find, actor_ids)):
+            holder = f"{_HELD}{session_id}/{member.number}"
+            if self._pools.hold(session_id, [member.number], holder):
+                _ = self._spawn(self._release_when_known(member, holder), f"look for {session_id}")
+
+    async def _release_when_known(self, member: Member, holder: str) -> None:
+        try:
+            await self.suspect(member, "it did not answer a session that was cancelled")
+        finally:
+            self._perform(self._pools.release(holder, time.monotonic()))
 
     def describe(self, number: int) -> dict[str, object]:
         """What is known about the health of an actor, for tables."""

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 from collections import deque
 
+from loguru import logger
+
 from antiphon_actors.agent_types import ActorDeath, Deaths
+from antiphon_actors.pool_types import ReportDeath
 
 KEPT_DEATHS = 1024
 
@@ -30,6 +33,22 @@ class DeathLog:
         self.count += 1
         self._news.set()
         self._news = asyncio.Event()
+
+    def report(self, death: ReportDeath, actor_id: str) -> None:
+        """Adds the death of an actor of this node, and logs it.
+
+        Args:
+            death: What the pools say.
+            actor_id: Ray's id of the actor.
+        """
+        self.add(ActorDeath(actor_id, str(death.role), death.kind, death.sessions, death.reason))
+        logger.warning(
+            "an actor died",
+            actor_id=actor_id,
+            kind=death.kind,
+            session_ids=death.sessions,
+            error=death.reason,
+        )
 
     async def after(self, since: int, wait_secs: float) -> Deaths:
         """Returns the deaths after a cursor, waiting for the first; see `NodeAgent.deaths`."""

@@ -247,8 +247,13 @@ class Neighbours:
         await asyncio.gather(*(one(*item) for item in by_node.items()))
         return [results[number] for number in range(len(specs))]
 
-    async def release(self, session_id: str) -> None:
-        """Frees all places that a session and its parts ("ID/...") have elsewhere, or ask for."""
+    async def release(self, session_id: str, stuck: Sequence[str] = ()) -> None:
+        """Frees all places that a session and its parts ("ID/...") have elsewhere, or ask for.
+
+        Args:
+            session_id: The session.
+            stuck: Ids of actors; see `NodeAgent.release`.
+        """
         node_ids = set()
         for lease_id, place in list(self._places.items()):
             if is_part(place.session_id, session_id):
@@ -261,7 +266,7 @@ class Neighbours:
         for node_id in node_ids:
             with contextlib.suppress(RayError, NoActorError):  # gone, and its places with it
                 agent = await self._agent(node_id)
-                await agent.release.remote(session_id)
+                await agent.release.remote(session_id, *([stuck] if stuck else []))
 
     def release_leases(self, lease_ids: Iterable[int]) -> None:
         """Frees places of whatever node; unknown ones are ignored."""

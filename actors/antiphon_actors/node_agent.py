@@ -241,15 +241,21 @@ class NodeAgent(WatchedActor):
         await self._ready()
         return await self._models.acquire(wanted, avoid, only_here=only_here)
 
-    async def release(self, session_id: str) -> None:
+    async def release(self, session_id: str, stuck: Sequence[str] = ()) -> None:
         """Frees all places of a session and of its parts ("ID/..."); unknown ones are ignored.
 
         Its dedicated actors are killed; pooled ones stay until they have been idle for a while.
+
+        Args:
+            session_id: The session.
+            stuck: Ids of actors that have not answered it: its places there are free when it is known how
+                they are (`suspect`).
         """
         await self._ready()
+        self._caretaker.hold_places(session_id, stuck)
         self._perform(self._pools.release(session_id, time.monotonic()))
         if self._across is not None and self._across.neighbours is not None:
-            await self._across.neighbours.release(session_id)
+            await self._across.neighbours.release(session_id, stuck)
 
     async def release_lease(self, lease_id: int) -> None:
         """Frees one place; unknown ones are ignored."""
@@ -544,16 +550,7 @@ class NodeAgent(WatchedActor):
     def _report_death(self, action: ReportDeath) -> None:
         member = self._fleet.get(action.actor)
         actor_id = member.actor_id if member is not None else ""
-        self._deaths.add(
-            ActorDeath(actor_id, str(action.role), action.kind, action.sessions, action.reason)
-        )
-        logger.warning(
-            "an actor died",
-            actor_id=actor_id,
-            kind=action.kind,
-            session_ids=action.sessions,
-            error=action.reason,
-        )
+        self._deaths.report(action, actor_id)
         if self._across is not None and self._across.neighbours is not None:
             for session_id in action.orphans:
                 _ = self._spawn(self._across.neighbours.release(session_id), f"free {session_id}")

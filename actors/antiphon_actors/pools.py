@@ -148,6 +148,24 @@ class NodePools:
                 actions += self._free(actor, lease, now)
         return actions
 
+    def hold(self, session: str, actors: Iterable[int], holder: str) -> bool:
+        """Keeps a session's places in pooled actors from being freed with it: they are another's then.
+
+        Args:
+            session: The session.
+            actors: The actors.
+            holder: To whom the places go; releasing that frees them.
+
+        Returns:
+            Whether there are such places.
+        """
+        held = False
+        for actor in [self._actors[number] for number in actors if self.is_pooled(number)]:
+            for lease in [n for n, owner in actor.leases.items() if is_part(owner, session)]:
+                actor.leases[lease] = holder
+                held = True
+        return held
+
     def release_leases(self, leases: Iterable[int], now: float) -> list[Action]:
         """Places are not needed any more; unknown leases are ignored."""
         actions: list[Action] = []

@@ -9,7 +9,6 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from antiphon.observers.base_observer import BaseObserver, FramePushed
 from antiphon.pipeline.monitors import report_watchdog
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSetup
-from antiphon.processors.inbox import CLOSED_INBOX
-from antiphon.utils.asyncio.task_manager import TaskManager, TaskManagerParams
+from antiphon.utils.asyncio.task_manager import TaskManagerParams
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
-from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream
+from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream, RemoteCallError
+from antiphon_actors.hosted import Hosted
 from antiphon_actors.placement.movability import unpickle_blueprint
 from antiphon_actors.process_prefix import claim_process_prefix
 from antiphon_actors.session.edge import EdgeInbox
@@ -39,34 +38,7 @@ from antiphon_actors.session.state_keeper import StateKeeper
 from antiphon_actors.session.succession import ChainedInbox, Succession, Underway
 from antiphon_actors.session.wire_types import adopt_bot_classes
 
-CLEANUP_DEADLINE_SECS = 5.0
-"""How long the processors of a session may take to clean up."""
-
-TASKS_DEADLINE_SECS = 2.0
-"""How long their tasks may resist their cancellation."""
-
-
-@dataclass
-class _Hosted:
-    """A session's part in this process.
-
-    Attributes:
-        node: Its ways to the rest of the session.
-        processors: The processors, by their numbers in the session.
-        observer: Sees their pushes, if somebody at home watches.
-        forward: Reports those home.
-        tasks: Owner of their tasks.
-        ending: Ends all this; set once that has begun.
-        succession: Processors that take the place of others, if there are any.
-    """
-
-    node: SessionNode
-    processors: dict[int, FrameProcessor] = field(default_factory=dict)
-    observer: TaskObserver | None = None
-    forward: ForwardingObserver | None = None
-    tasks: TaskManager = field(default_factory=TaskManager)
-    ending: asyncio.Task[Mapping[int, Mapping[str, object]]] | None = None
-    succession: Succession | None = None
+JOIN_DEADLINE_SECS = 10.0
 
 
 class ForwardingObserver(BaseObserver):
@@ -135,7 +107,7 @@ class ProcessorHost:
         self.prefix = 0
         self._endpoint = Endpoint(name, network)
         self._socket = Path(hub_dir) / f"{name}.sock"
-        self._sessions: dict[str, _Hosted] = {}
+        self._sessions: dict[str, Hosted] = {}
 
     @property
     def uri(self) -> str:
@@ -177,6 +149,7 @@ class ProcessorHost:
         try:
             # Its end tells that the bot's process is gone, whether or not frames go there.
             home = await hosted.node.link(spec.home_uri)
+            _check_goes_on(hosted)
             if spec.clock_started_ns:  # on the clock of this machine
                 hosted.node.clock_started_ns += self._endpoint.clock_offset_ns(home)
             if hosted.observer is not None:
@@ -191,9 +164,25 @@ class ProcessorHost:
                 _prepare_for_loss(hosted, spec)
             for hosted_spec in spec.processors:
                 await _replay(hosted, hosted_spec)
+                _check_goes_on(hosted)
+            hosted.node.spawn(self._join(hosted))
         except BaseException:
             await self.detach(spec.session_id)
             raise
+
+    async def _join(self, hosted: Hosted) -> None:
+        """Ends the session's part again if it is over at home: who asked for it did not wait."""
+        node = hosted.node
+        assert node.home_uri is not None
+        try:
+            await node.request(
+                node.home_uri, "join", [node.process], deadline_secs=JOIN_DEADLINE_SECS
+            )
+        except (ChannelRefused, RemoteCallError) as error:
+            logger.debug("session is over", session_id=node.session_id, reason=str(error))
+            hosted.ender.ended()
+        except ChannelError as error:  # home's end is told by its link
+            logger.debug("home did not answer", session_id=node.session_id, error=str(error))
 
     async def detach(self, session_id: str) -> Mapping[int, Mapping[str, object]]:
         """Ends a session's part here, whatever state it is in.
@@ -205,51 +194,9 @@ class ProcessorHost:
         hosted = self._sessions.get(session_id)
         if hosted is None:
             return {}
-        # A task of its own: who asks for it may be gone before it is over.
-        return await asyncio.shield(self._end(session_id, hosted))
-
-    def _end(
-        self, session_id: str, hosted: _Hosted
-    ) -> asyncio.Task[Mapping[int, Mapping[str, object]]]:
-        if hosted.ending is None:
-            hosted.ending = asyncio.get_running_loop().create_task(
-                self._end_session(session_id, hosted), name=f"end {session_id}"
-            )
-        return hosted.ending
-
-    async def _end_session(
-        self, session_id: str, hosted: _Hosted
-    ) -> Mapping[int, Mapping[str, object]]:
-        hosted.node.incoming.freeze()
-        counted = {pid: p.statistics for pid, p in hosted.processors.items()}
-        counted |= hosted.node.dropped_on_the_way()
-        statistics = {pid: each.to_plain() for pid, each in counted.items()}
-        try:
-            async with asyncio.timeout(CLEANUP_DEADLINE_SECS):
-                for processor in hosted.processors.values():
-                    await _clean_up(processor)
-                if hosted.observer is not None:
-                    await hosted.observer.stop()
-                if hosted.forward is not None:
-                    await hosted.forward.drain()
-        except (TimeoutError, ChannelError) as error:
-            logger.warning("session part not cleaned up", session_id=session_id, error=repr(error))
-        finally:
-            tasks = hosted.tasks.current_tasks()
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=TASKS_DEADLINE_SECS)
-            if hosted.forward is not None:
-                hosted.forward.close()
-            await hosted.node.leave()
-            for processor in hosted.processors.values():
-                # So that it is freed without a garbage collection.
-                processor._prev = processor._next = None
-                processor._replace_inbox(CLOSED_INBOX)
-            hosted.processors.clear()
-            self._sessions.pop(session_id, None)
-        return statistics
+        hosted.ender.ended()
+        await hosted.ender.over.wait()
+        return hosted.statistics
 
     def statistics(self) -> dict[str, object]:
         """Numbers of this process."""
@@ -266,11 +213,16 @@ class ProcessorHost:
             await self.detach(session_id)
         await self._endpoint.aclose()
 
-    def _new_session(self, spec: AttachSpec, classes: Mapping[str, type[Any]]) -> _Hosted:
+    def _forget(self, node: SessionNode) -> None:
+        hosted = self._sessions.get(node.session_id)
+        if hosted is not None and hosted.node is node:
+            del self._sessions[node.session_id]
+
+    def _new_session(self, spec: AttachSpec, classes: Mapping[str, type[Any]]) -> Hosted:
         def peer_lost(uri: str, error: Exception) -> None:
             if uri == spec.home_uri:
                 logger.warning("the bot's process is gone", session_id=spec.session_id)
-                self._end(spec.session_id, hosted)
+                hosted.ender.ended()
 
         def setup() -> FrameProcessorSetup:
             return FrameProcessorSetup(
@@ -303,6 +255,7 @@ class ProcessorHost:
                 "go_on": go_on,
                 "detach": lambda _: self.detach(spec.session_id),
             },
+            end=lambda secs: hosted.ender.cancel(flows=False, secs=secs),
             home_uri=spec.home_uri,
             classes=classes,
             recovers=spec.recovers,
@@ -312,7 +265,7 @@ class ProcessorHost:
         node.context.run(
             trace_state.adopt, trace_state.TraceState(report=_span_reporter(node, spec.home_uri))
         )
-        hosted = _Hosted(node)
+        hosted = Hosted(node, lambda: self._forget(node))
         processors = hosted.processors
         hosted.tasks.setup(
             TaskManagerParams(
@@ -328,6 +281,11 @@ class ProcessorHost:
             hosted.forward = ForwardingObserver(node, spec)
             hosted.observer = TaskObserver(observers=[hosted.forward], task_manager=hosted.tasks)
         return hosted
+
+
+def _check_goes_on(hosted: Hosted) -> None:
+    if hosted.is_ending:
+        raise PlacementError("the session has ended")
 
 
 def _span_reporter(node: SessionNode, home_uri: str) -> Callable[[ServiceSpan], None]:
@@ -363,15 +321,6 @@ def _build(spec: HostedSpec) -> FrameProcessor:
     return processor
 
 
-async def _clean_up(processor: FrameProcessor) -> None:
-    if processor._task_manager is None:  # it was never set up
-        return
-    try:
-        await processor.cleanup()
-    except Exception as error:  # noqa: BLE001 - the bot's code; the others are cleaned up all the same
-        logger.opt(exception=error).error("processor not cleaned up", processor=processor.name)
-
-
 def _addresses(moved: object) -> dict[int, str]:
     """Which processors run where now, checked.
 
@@ -391,7 +340,7 @@ def _addresses(moved: object) -> dict[int, str]:
     raise ChannelRefused("malformed message")
 
 
-def _prepare_for_loss(hosted: _Hosted, spec: AttachSpec) -> None:
+def _prepare_for_loss(hosted: Hosted, spec: AttachSpec) -> None:
     """Has home know what a successor would have to; and takes the place of predecessors."""
     hosted.node.incoming.first_number = spec.incarnation << 32
     underway = Underway()
@@ -407,7 +356,7 @@ def _prepare_for_loss(hosted: _Hosted, spec: AttachSpec) -> None:
         keeper.watch(pid)
 
 
-def _link(hosted: _Hosted, spec: HostedSpec) -> None:
+def _link(hosted: Hosted, spec: HostedSpec) -> None:
     processor = hosted.processors[spec.pid]
     if spec.previous is not None:
         processor._prev = hosted.node.stub(spec.previous.pid, spec.previous.name, spec.previous.uri)
@@ -415,7 +364,7 @@ def _link(hosted: _Hosted, spec: HostedSpec) -> None:
         processor._next = hosted.node.stub(spec.next.pid, spec.next.name, spec.next.uri)
 
 
-async def _replay(hosted: _Hosted, spec: HostedSpec) -> None:
+async def _replay(hosted: Hosted, spec: HostedSpec) -> None:
     """Repeats what the bot called on the processor between building and starting it."""
     processor = hosted.processors[spec.pid]
     processor._journal = None

@@ -37,9 +37,16 @@ from antiphon_actors.session.caller_websocket import CallerRequest, CallerWebSoc
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.session.home import ActorExecutor, SessionRecord
 from antiphon_actors.session.network import Network
-from antiphon_actors.session.own_tasks import Tasks, end_tasks, own_tasks, tell_tasks_apart
+from antiphon_actors.session.own_tasks import (
+    Tasks,
+    end_session,
+    end_tasks,
+    own_tasks,
+    tell_tasks_apart,
+)
 
-CANCEL_DEADLINE_SECS = 4.0
+CANCEL_DEADLINE_SECS = 2.0
+"""How long the cancellation of a session may take; longer if its pipeline may take longer."""
 AGENT_DEADLINE_SECS = 10.0
 TASKS_DEADLINE_SECS = 2.0
 """How long what a bot has left running may resist its cancellation."""
@@ -182,8 +189,9 @@ class _Outputs:
 class _Running:
     """A session in this process."""
 
-    def __init__(self, caller: CallerWebSocket | None) -> None:
+    def __init__(self, caller: CallerWebSocket | None, tasks: Tasks) -> None:
         self.task: asyncio.Task[int]
+        self.tasks = tasks
         self.caller = caller
         self.kept: KeptSession | None = None
         self.lost = ""
@@ -200,9 +208,8 @@ class _Running:
 
     async def cancel(self) -> bool:
         """Ends the session now; returns whether it has ended within the deadline."""
-        self.task.cancel()
-        await asyncio.wait({self.task}, timeout=CANCEL_DEADLINE_SECS)
-        return self.task.done()
+        secs = max([CANCEL_DEADLINE_SECS, *(each.cancel_secs for each in self.executors)])
+        return await end_session(self.task, self.tasks, secs)
 
 
 class SupervisorActor(WatchedActor):
@@ -293,14 +300,14 @@ class SupervisorActor(WatchedActor):
         outputs = _Outputs()
         record = SessionRecord(on_failure=outputs.fail)
         files: dict[str, bytes] = {}
-        running = _Running(caller)
         with (
             console.session_output(outputs.write, spec.log_level),
             logger.contextualize(session_id=spec.session_id),
             own_tasks() as tasks,
         ):
+            running = _Running(caller, tasks)
             task = running.task = asyncio.create_task(
-                self._run_to_its_end(spec, record, files, running, tasks),
+                self._run_to_its_end(spec, record, files, running),
                 name=f"session {spec.run_id}",
             )
         self._sessions[spec.run_id] = running
@@ -417,17 +424,18 @@ class SupervisorActor(WatchedActor):
         record: SessionRecord,
         files: dict[str, bytes],
         running: _Running,
-        tasks: Tasks,
     ) -> int:
         code = 1
         try:
             code = await self._run(spec, record, files, running)
             return code
         finally:
-            await _hang_up(running, failed=code != 0)
-            left = await end_tasks(tasks, TASKS_DEADLINE_SECS)
-            if left:
-                logger.warning("tasks of the bot do not end", count=left)
+            try:
+                await _hang_up(running, failed=code != 0)
+            finally:
+                left = await end_tasks(running.tasks, TASKS_DEADLINE_SECS)
+                if left:
+                    logger.warning("tasks of the bot do not end", count=left)
 
     async def _run(
         self, spec: SessionSpec, record: SessionRecord, files: dict[str, bytes], running: _Running

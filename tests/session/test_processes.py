@@ -212,7 +212,7 @@ class Children:
     async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
         """Every child serves until the end."""
 
-    async def release(self, session_id: str) -> None:
+    async def release(self, session_id: str, stuck: Sequence[Host] = ()) -> None:
         """Every child serves until the end."""
 
     async def run_bot(self, bot_file: BotFile, placement: str) -> None:

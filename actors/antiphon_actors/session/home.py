@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor
 from antiphon.processors.relay import RecordedCall
 from antiphon.processors.statistics import ProcessorStatistics
-from antiphon_actors.channels import ChannelError
+from antiphon_actors.channels import ChannelError, ChannelRefused, RemoteCallError
 from antiphon_actors.errors import ActorGoneError
 from antiphon_actors.placement.plan import PlacedProcessor, Plan, make_plan
 from antiphon_actors.placement.policy import Placement
@@ -36,6 +37,9 @@ from antiphon_actors.session.wire_types import pickle_bot_classes
 ATTACH_DEADLINE_SECS = 30.0
 ASK_DEADLINE_SECS = 10.0
 _FAILURES_KEPT = 20
+
+_ANSWER_SHARE = 0.5
+"""Of the time for an abort, how much there is for the actors to answer; the rest is for giving them back."""
 
 
 class Host(Protocol):
@@ -76,8 +80,14 @@ class HostProvider(Protocol):
     async def give_back(self, session_id: str, hosts: Sequence[Host]) -> None:
         """Gives back some of a session's processes, also ones that are dead."""
 
-    async def release(self, session_id: str) -> None:
-        """Gives back every process of a session."""
+    async def release(self, session_id: str, stuck: Sequence[Host] = ()) -> None:
+        """Gives back every process of a session.
+
+        Args:
+            session_id: The session.
+            stuck: Those of them that have not answered: nobody else is to get their place before it is known
+                how they are.
+        """
 
 
 @dataclass(frozen=True)
@@ -226,6 +236,8 @@ class ActorExecutor(Executor):
         self._node: SessionNode | None = None
         self._hosts: dict[int, Host] = {}
         self._attached: dict[str, Host] = {}
+        # Those that were ever asked to take a part of the session, and may have one.
+        self._asked: dict[str, Host] = {}
         self._starting: list[asyncio.Task[None]] = []
         self._stopping = False
         self._execution: Execution | None = None
@@ -298,6 +310,11 @@ class ActorExecutor(Executor):
             self._node.peer_failed(uri, error)
 
     @property
+    def cancel_secs(self) -> float:
+        """How long a cancellation of the task may take; 0 if it does not run."""
+        return self._execution.cancel_secs if self._execution is not None else 0.0
+
+    @property
     def recoveries(self) -> list[RecoveryRecord]:
         """The replacements of processors in the running session."""
         return self._replacements.records if self._replacements is not None else []
@@ -322,20 +339,67 @@ class ActorExecutor(Executor):
         execution, node, plan = self._execution, self._node, self._plan
         if execution is None or node is None or plan is None:
             return
-        self._stopping = True
+        self._stopping = node.ending = True
         if self._replacements is not None:
             await self._replacements.aclose()
-            self._record.recoveries += self._replacements.records
+        # If this is cancelled, abort() does the rest.
+        failure: Exception | None = None
+        if cleanup:
+            try:
+                await execution.pipeline.cleanup()
+            except Exception as error:  # noqa: BLE001 - raised below: nothing may stay in the actors
+                failure = error
+        statistics: dict[int, ProcessorStatistics] = {}
+        await self._detach(statistics)
+        await node.leave()
+        await self._provider.release(self._session_id)
+        self._note_end(plan, statistics)
+        if failure is not None:
+            raise failure
+
+    def tasks(self) -> Iterable[asyncio.Task[Any]]:
+        """What runs here for the session, beside its processors."""
+        found: set[asyncio.Task[Any]] = {task for task in self._starting if not task.done()}
+        if self._replacements is not None:
+            found |= self._replacements.tasks
+        return found | self._node.tasks if self._node is not None else found
+
+    def hurry(self, secs: float) -> None:
+        """Tells the session's parts in actors how long they still have."""
+        if self._node is not None and not self._node.closed:
+            for uri in self._asked:
+                if not self._node.is_lost(uri):
+                    self._node.notify(uri, "end", [secs])
+
+    async def abort(self, secs: float) -> None:
+        """Leaves the actors; one that does not say that it has ended its part counts as stuck."""
+        node, plan = self._node, self._plan
+        if node is None or plan is None:
+            return
         statistics: dict[int, ProcessorStatistics] = {}
         try:
-            if cleanup:
-                await execution.pipeline.cleanup()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_SHARE * secs):
+                    await self._detach_from_all(statistics)
+            stuck = [host for uri, host in self._asked.items() if not node.is_lost(uri)]
+            for host in stuck:
+                logger.error(
+                    "actor does not answer: the session ends without it",
+                    session_id=self._session_id,
+                    actor=host.description,
+                )
+            await node.leave(0.0)
+            # It hears of it even if there is no time for its answer.
+            await self._provider.release(self._session_id, stuck)
         finally:
-            try:
-                statistics = await self._detach()
-            finally:
-                await node.leave()
-                await self._provider.release(self._session_id)
+            self._note_end(plan, statistics)
+
+    def _note_end(self, plan: Plan, statistics: Mapping[int, ProcessorStatistics]) -> None:
+        """Makes the record of a session that has ended, once."""
+        if self._execution is None:
+            return
+        if self._replacements is not None:
+            self._record.recoveries += self._replacements.records
         for placed in plan.workers:
             seen = statistics.get(placed.pid, ProcessorStatistics())
             seen.add(placed.processor.statistics)
@@ -373,7 +437,7 @@ class ActorExecutor(Executor):
         classes = pickle_bot_classes() if by_host else []
 
         async def one(uri: str, group: list[PlacedProcessor]) -> None:
-            host = self._hosts[group[0].pid]
+            host = self._asked[uri] = self._hosts[group[0].pid]
             await host.attach(
                 AttachSpec(
                     session_id=self._session_id,
@@ -458,24 +522,28 @@ class ActorExecutor(Executor):
         assert self._node is not None
         return self._node.clock_started_ns
 
-    async def _detach(self) -> dict[int, ProcessorStatistics]:
-        """Ends the session's part in the actors; what they have counted, by processor."""
-        statistics: dict[int, ProcessorStatistics] = {}
+    async def _detach(self, statistics: dict[int, ProcessorStatistics]) -> None:
+        """Ends the session's part in the actors; adds what they have counted, by processor."""
         if self._starting:
             _, late = await asyncio.wait(self._starting, timeout=ASK_DEADLINE_SECS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._starting, return_exceptions=True)
+        await self._detach_from_all(statistics)
 
+    async def _detach_from_all(self, statistics: dict[int, ProcessorStatistics]) -> None:
         async def one(uri: str, host: Host) -> None:
             assert self._node is not None
             if self._node.is_lost(uri):
                 return
             try:
                 counted = await self._ask(uri, "detach")
+                self._asked.pop(uri, None)
                 for pid, plain in counted.items():
                     found = statistics.setdefault(pid, ProcessorStatistics())
                     found.add(ProcessorStatistics.from_plain(plain))
+            except (ChannelRefused, RemoteCallError):  # it has ended it already, or finds out that it must not begin
+                self._asked.pop(uri, None)
             except ChannelError as error:
                 logger.warning(
                     "actor did not end its part of the session",
@@ -484,8 +552,7 @@ class ActorExecutor(Executor):
                     error=str(error),
                 )
 
-        await asyncio.gather(*(one(uri, host) for uri, host in self._attached.items()))
-        return statistics
+        await asyncio.gather(*(one(uri, host) for uri, host in self._asked.items()))
 
     async def _ask(self, uri: str, what: str, body: list[Any] | None = None) -> Any:
         assert self._node is not None

@@ -148,6 +148,18 @@ class Incoming:
             if source.stream is not None:
                 source.stream.close()
 
+    def stop(self, link_receiver: Iterable[tuple[Link, StreamReceiver]] = ()) -> None:
+        """Ends what still comes, though who sends it may not take notice: nobody is left to take it.
+
+        Args:
+            link_receiver: Further receivers, each with the link of its stream.
+        """
+        for source in self._sources.values():
+            if not source.gone and source.link is not None:
+                self._cut(source)
+        for link, receiver in link_receiver:
+            link.stop_stream(receiver, "the session is over")
+
     def of(self, pids: Iterable[int]) -> list[Source]:
         """What comes for some processors."""
         wanted = set(pids)

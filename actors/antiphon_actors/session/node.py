@@ -40,6 +40,7 @@ LEAVE_DEADLINE_SECS = 2.0
 """How long calls of a session that has ended may resist their cancellation."""
 
 PeerLost = Callable[[str, Exception], None]
+EndPart = Callable[[float], None]
 
 
 class SessionNode:
@@ -57,6 +58,7 @@ class SessionNode:
         peer_lost: PeerLost,
         setup: Callable[[], FrameProcessorSetup] | None = None,
         control: Mapping[str, Callable[[Any], Awaitable[Any]]] | None = None,
+        end: EndPart | None = None,
         home_uri: str | None = None,
         classes: Mapping[str, type[Any]] | None = None,
         recovers: bool = False,
@@ -70,6 +72,7 @@ class SessionNode:
             peer_lost: Told, once, of a process of the session that is gone.
             setup: What processors that run here get when their twin is set up (in an actor).
             control: What else home may ask for, by name (in an actor).
+            end: Ends the part of the session that is here within so many seconds (in an actor).
             home_uri: The process that runs the bot (in an actor).
             classes: The bot's own classes that travel, by their name on the wire (in an actor,
                 where several bots may have classes of the same name).
@@ -85,6 +88,7 @@ class SessionNode:
         self._peer_lost = peer_lost
         self._setup = setup
         self._control = dict(control or {})
+        self._end = end
         self.home_uri = home_uri
         self.recovers = recovers
         self._classes = classes
@@ -97,11 +101,15 @@ class SessionNode:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: set[asyncio.Task[Any]] = set()  # bounded by the calls of the links
         self.incoming = Incoming(self)
+        # At home: what reports pushes, one for each other process of the session.
+        self._observed: list[tuple[Link, StreamReceiver]] = []
         self._calls = CallCounter()
         self._invocations = Invocations(self._carry_out)
         # At home: what successors are to be told, by the processor's number.
         self.kept: dict[int, KeptState] = {}
         self._closed = False
+        # At home: whether the session is about to end, so that no process joins it any more.
+        self.ending = False
         self.clock_started_ns = 0
 
     @property
@@ -178,24 +186,37 @@ class SessionNode:
         """Lets the session's frames and calls into this process."""
         self._endpoint.join(self)
 
-    async def leave(self) -> None:
-        """Ends the session's part in this process: streams, calls, tasks, references."""
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """What runs here for the session, beside its processors."""
+        return self._tasks | self._serving
+
+    async def leave(self, deadline_secs: float = LEAVE_DEADLINE_SECS) -> None:
+        """Ends the session's part in this process: streams, calls, tasks, references.
+
+        Args:
+            deadline_secs: How long its calls and tasks may resist their cancellation.
+        """
         self._closed = True
         self._endpoint.leave(self)
         links, self._links = self._links, {}
         for link in links.values():
             link.remove_closed_callback(self._link_closed)
-        tasks = (self._tasks | self._serving) - {asyncio.current_task()}
+        tasks = self.tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=LEAVE_DEADLINE_SECS)
+            await asyncio.wait(tasks, timeout=deadline_secs)
         for processor in self._processors.values():
             if isinstance(processor._inbox, EdgeInbox):
                 processor._inbox.close()
                 processor._inbox = processor._local_inbox
                 processor._relay = None
                 vars(processor).pop("push_frame", None)
+        if self.home_uri is None:
+            # An actor that is blocked has not ended them.
+            self.incoming.stop(self._observed)
+            self._observed.clear()
         self.references.clear()
         self._invocations.clear()
         self.incoming.clear()
@@ -207,7 +228,7 @@ class SessionNode:
         self._numbers.clear()
         self._control.clear()
         self.kept.clear()
-        self._setup = None
+        self._setup = self._end = None
         self._peer_lost = _ignore
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -401,6 +422,11 @@ class SessionNode:
         The bot's code runs with the bot's context variables, not with the hub's. Cancelling the
         caller cancels it, and so does the end of the session.
         """
+        if method == "join" and self.home_uri is None:
+            (uri,) = _parts(self._decode(payload), str)
+            if self.ending or uri in self._lost:
+                raise ChannelRefused(f"session {self.session_id} is over there")
+            return codec.encode_value(None, None)
         if method in self._control:
             return codec.encode_value(await self._control[method](self._decode(payload)), None)
         if method == "invoke":
@@ -465,6 +491,9 @@ class SessionNode:
             positions, states = _parts(self._decode(payload), dict, dict)
             for pid, state in states.items():
                 self.kept_of(pid).set_state(state, positions)
+        elif method == "end" and self._end is not None:
+            (secs,) = _parts(self._decode(payload), float)
+            self._end(secs)
         elif method == "given_up" and self.home_uri is not None:
             uri, reason = _parts(self._decode(payload), str, str)
             self.give_up(uri, ChannelBroken(reason))
@@ -527,7 +556,9 @@ class SessionNode:
             ChannelRefused: If the stream goes nowhere here.
         """
         if kind == "o" and self.observer is not None:
-            return ObservedReceiver(self)
+            observed = ObservedReceiver(self)
+            self._observed.append((link, observed))
+            return observed
         processor = self._processors.get(pid)
         if kind != "f" or processor is None or isinstance(processor._inbox, EdgeInbox):
             raise ChannelRefused(f"processor {pid} does not run here")

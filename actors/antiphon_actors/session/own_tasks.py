@@ -14,6 +14,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from loguru import logger
+
+from antiphon.utils.asyncio.by_force import close_by_force, forget_failure
+
+_PEACE_SHARE = 0.9
+_FORCE_SHARE = 0.95
+_REPEAT_SECS = 0.03
+
 Tasks = weakref.WeakSet[asyncio.Task[Any]]
 
 _tasks: ContextVar[Tasks | None] = ContextVar("antiphon_session_tasks", default=None)
@@ -43,6 +51,39 @@ def own_tasks() -> Iterator[Tasks]:
         yield tasks
     finally:
         _tasks.reset(token)
+
+
+async def end_session(task: asyncio.Task[Any], tasks: Tasks, deadline_secs: float) -> bool:
+    """Cancels what runs a session; what resists is cancelled again and again, and closed by force at last.
+
+    Args:
+        task: What runs it.
+        tasks: All of its tasks.
+        deadline_secs: How long that may take in all. The most of it is for what the session does at its end.
+
+    Returns:
+        Whether it has ended.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    task.cancel()
+    await asyncio.wait({task}, timeout=_PEACE_SHARE * deadline_secs)
+    if task.done():
+        return True
+    logger.warning("session does not end: all of its tasks are cancelled")
+    me = asyncio.current_task()
+    while loop.time() < began + _FORCE_SHARE * deadline_secs:
+        for each in {*tasks, task}:
+            if each is not me and not each.done():
+                each.cancel()
+                each.add_done_callback(forget_failure)
+        await asyncio.wait({task}, timeout=_REPEAT_SECS)
+        if task.done():
+            return True
+    names = close_by_force([*(each for each in tasks if each is not task), task])
+    logger.error("tasks of a session were ended by force", tasks=names)
+    await asyncio.wait({task}, timeout=_REPEAT_SECS)
+    return task.done()
 
 
 async def end_tasks(tasks: Tasks, deadline_secs: float) -> int:

@@ -109,6 +109,12 @@ class Replacements:
         return self._machine.attempt
 
     @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """What is under way."""
+        found = {*self._attempts, *([self._farewell] if self._farewell is not None else [])}
+        return {task for task in found if not task.done()}
+
+    @property
     def records(self) -> list[RecoveryRecord]:
         """What was replaced so far."""
         return [
@@ -155,7 +161,7 @@ class Replacements:
         self._machine.end()
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [*self._attempts, *([self._farewell] if self._farewell is not None else [])]
+        tasks = self.tasks
         for task in tasks:
             task.cancel()
         if tasks:
@@ -289,6 +295,8 @@ class Replacements:
         self._attached.pop(uri, None)
         if not self._node.is_lost(uri):
             try:
+                # Cannot be called back: a blocked one does it in its own time.
+                self._node.notify(uri, "end", [GOODBYE_DEADLINE_SECS])
                 async with asyncio.timeout(GOODBYE_DEADLINE_SECS):
                     await self._ask(uri, "detach", [])
             except (ChannelError, TimeoutError) as error:

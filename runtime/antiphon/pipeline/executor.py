@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from antiphon.frames.frames import ErrorFrame, StartFrame
 from antiphon.pipeline.base_pipeline import BasePipeline
@@ -23,6 +25,7 @@ class Execution:
         fail: Reports an error of the execution itself; a fatal one ends the session.
         start_frame: The StartFrame that was pushed; None as long as none was.
         has_started: Whether it has gone through the whole pipeline.
+        cancel_secs: How long a cancellation of the task may take.
     """
 
     pipeline: BasePipeline
@@ -30,6 +33,7 @@ class Execution:
     fail: Callable[[ErrorFrame], None]
     start_frame: Callable[[], StartFrame | None] = lambda: None
     has_started: Callable[[], bool] = lambda: False
+    cancel_secs: float = 2.0
 
 
 class Executor(ABC):
@@ -49,6 +53,20 @@ class Executor(ABC):
 
         Args:
             cleanup: Whether the processors are cleaned up too, or stay ready for another task.
+        """
+
+    def tasks(self) -> Iterable[asyncio.Task[Any]]:
+        """What it runs itself, for a session that has to be over."""
+        return ()
+
+    def hurry(self, secs: float) -> None:  # noqa: B027 - most have nothing elsewhere
+        """Says how long stop(), which is under way, and what runs elsewhere still have."""
+
+    async def abort(self, secs: float) -> None:  # noqa: B027 - most have nothing to give up
+        """Ends what a stop() that was cancelled has left.
+
+        Args:
+            secs: How long it may wait for others; it may be cancelled then.
         """
 
     def note_error(self, error: ErrorFrame) -> None:  # noqa: B027 - most have no use for it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from loguru import logger
@@ -38,6 +37,8 @@ from antiphon.observers.session_report import SessionReport
 from antiphon.observers.turn_record_observer import TurnRecordObserver
 from antiphon.pipeline.base_pipeline import BasePipeline, walk
 from antiphon.pipeline.base_task import BasePipelineTask, PipelineTaskParams
+from antiphon.pipeline.ender import Ender
+from antiphon.pipeline.ending import Ending
 from antiphon.pipeline.executor import Execution, Executor, new_executor
 from antiphon.pipeline.keeper import Keeper, SavedState, current_keeper
 from antiphon.pipeline.monitors import (
@@ -50,6 +51,7 @@ from antiphon.pipeline.monitors import (
 )
 from antiphon.pipeline.params import PipelineParams
 from antiphon.pipeline.pipeline import Pipeline, PipelineSink, PipelineSource
+from antiphon.pipeline.task_end import TaskEnd
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from antiphon.utils.asyncio.task_manager import (
@@ -58,6 +60,7 @@ from antiphon.utils.asyncio.task_manager import (
     TaskManager,
     TaskManagerParams,
 )
+from antiphon.utils.base_object import emissions
 from antiphon.utils.checks import check_classes, check_instance, check_number, check_sequence
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.turn_trace_observer import TurnTraceObserver
@@ -70,10 +73,10 @@ __all__ = [
 ]
 
 CANCEL_TIMEOUT_SECS = 2.0
-"""How long a CancelFrame may take to cross the pipeline before the task ends without it."""
+"""How long a cancellation may take in all, until run() has returned and nothing is left."""
 
 CLEANUP_DEADLINE_SECS = 20.0
-"""How long cleaning up (event handlers included) may take before it is given up, with an error."""
+"""How long cleaning up (event handlers included) may take in a pipeline that nobody cancels."""
 
 _ERRORS_KEPT = 100
 
@@ -119,7 +122,8 @@ class PipelineTask(BasePipelineTask):
             params: How it runs.
             additional_span_attributes: Attributes for the conversation's trace span.
             cancel_on_idle_timeout: Whether an idle pipeline is cancelled, or only reported.
-            cancel_timeout_secs: How long cancel() waits for the pipeline before it goes on alone.
+            cancel_timeout_secs: How long a cancellation may take in all; what has not ended by then, event
+                handlers included, is cut short.
             check_dangling_tasks: Whether tasks left at the end are logged.
             clock: The pipeline's clock.
             conversation_id: Name of the conversation in traces.
@@ -154,6 +158,7 @@ class PipelineTask(BasePipelineTask):
         self._params = params or PipelineParams()
         self._clock = clock or SystemClock()
         self._task_manager = task_manager or TaskManager()
+        self._owns_manager = task_manager is None
         self._enable_tracing = enable_tracing
         self._cancel_timeout_secs = cancel_timeout_secs
         self._check_dangling_tasks = check_dangling_tasks
@@ -200,7 +205,15 @@ class PipelineTask(BasePipelineTask):
         # What a bot queues; bounded by the bot, which is the only one to fill it.
         self._push_queue: asyncio.Queue[Frame] = asyncio.Queue()
         self._drive_task: asyncio.Task[None] | None = None
-        self._cancel_task: asyncio.Task[None] | None = None
+        self._cancel_wanted = False
+        self._cancel_frame: CancelFrame | None = None
+        # Of events, those in progress.
+        self._emissions: set[asyncio.Task[None]] = set()
+        self._ender = Ender(
+            self.name,
+            TaskEnd(self),
+            Ending(cancel_secs=cancel_timeout_secs, clean_up_secs=CLEANUP_DEADLINE_SECS),
+        )
         self._keeper: Keeper | None = None
         self._resumed = False
         self._going_on: asyncio.Task[None] | None = None
@@ -380,12 +393,14 @@ class PipelineTask(BasePipelineTask):
     async def cancel(self) -> None:
         """Ends the pipeline now, whatever state it is in; returns when frames have stopped.
 
-        A CancelFrame overtakes what is queued. If it has not crossed the pipeline within
-        ``cancel_timeout_secs``, the task ends without it. A second call waits for the first.
+        A CancelFrame overtakes what is queued. Whatever keeps it up, run() has returned within
+        ``cancel_timeout_secs``. A second call waits for the first.
         """
         if self._finished:
             return
-        await asyncio.shield(self._begin_cancel())
+        self._begin_cancel()
+        if self._drive_task is not None:
+            await self._ender.stopped.wait()
 
     # -- running -------------------------------------------------------------------------------
 
@@ -410,26 +425,26 @@ class PipelineTask(BasePipelineTask):
             )
         )
         drive = self._drive_task = loop.create_task(self._drive(), name=f"{self}::drive")
-        try:
-            if self._cancel_task is not None:  # cancelled before it ran
-                drive.cancel()
-            await asyncio.wait({drive})
-        except asyncio.CancelledError:
-            logger.debug("task cancelled from outside", task=self.name)
-            with suppress(asyncio.CancelledError):
-                await self.cancel()
-        finish = loop.create_task(self._finish(drive), name=f"{self}::finish")
-        while not finish.done():
-            # Cancelled once more, it still cleans up, or processors would be left half alive.
-            # _finish() has a deadline of its own.
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({finish})
-        finish.result()
-        if not drive.cancelled() and (error := drive.exception()) is not None:
+        drive.add_done_callback(lambda _: self._ender.ended())
+        if self._cancel_wanted:
+            self._begin_cancel()
+        while not self._ender.over.is_set():
+            try:
+                await self._ender.over.wait()
+            except asyncio.CancelledError:
+                # Cancelled once more, it still cleans up, or processors would be left half alive.
+                logger.debug("task cancelled from outside", task=self.name)
+                self._begin_cancel()
+        self._finished = True
+        if (failure := self._ender.failure) is not None:
+            raise failure
+        # One that was ended by force has no failure of its own.
+        if not (drive.cancelled() or self._ender.by_force) and (error := drive.exception()):
             raise error
 
     async def _drive(self) -> None:
         """Starts the pipeline and pushes what is queued until a frame ends it."""
+        emissions.set(self._emissions)
         self._keeper = current_keeper()
         if self._keeper is not None:
             self._resumed = await self._keeper.begin(self)
@@ -451,6 +466,7 @@ class PipelineTask(BasePipelineTask):
                 fail=self._note_error,
                 start_frame=lambda: self._pushed_start,
                 has_started=lambda: self._start_arrived,
+                cancel_secs=self._cancel_timeout_secs,
             )
         )
         self._idle.start(asyncio.get_running_loop())
@@ -462,7 +478,7 @@ class PipelineTask(BasePipelineTask):
         while True:
             frame = await self._push_queue.get()
             if isinstance(frame, CancelFrame):
-                await asyncio.shield(self._begin_cancel())
+                self._begin_cancel()
                 return
             reached: asyncio.Event | None = None
             if isinstance(frame, (EndFrame, StopFrame)):
@@ -473,74 +489,10 @@ class PipelineTask(BasePipelineTask):
                 self._cleanup_wanted = isinstance(frame, EndFrame)
                 return
 
-    def _begin_cancel(self) -> asyncio.Task[None]:
-        if self._cancel_task is None:
-            self._cancel_task = asyncio.get_running_loop().create_task(
-                self._cancel(), name=f"{self}::cancel"
-            )
-        return self._cancel_task
-
-    async def _cancel(self) -> None:
-        logger.debug("task is being cancelled", task=self.name)
-        if self._flowing:
-            frame = CancelFrame()
-            reached = self._end_reached[frame.id] = asyncio.Event()
-            try:
-                async with asyncio.timeout(self._cancel_timeout_secs):
-                    await self._source.queue_frame(frame)
-                    await reached.wait()
-            except TimeoutError:
-                logger.warning(
-                    "CancelFrame did not cross the pipeline in time",
-                    task=self.name,
-                    seconds=self._cancel_timeout_secs,
-                )
-                await self._ended("on_pipeline_cancelled", frame)
-        self._flowing = False
-        if self._drive_task is None:
-            return
-        self._drive_task.cancel()
-
-    async def _finish(self, drive: asyncio.Task[None]) -> None:
-        self._flowing = False
-        if not drive.done():
-            drive.cancel()
-            await asyncio.wait({drive}, timeout=self._cancel_timeout_secs)
-        if self._going_on is not None:
-            await self._task_manager.cancel_task(self._going_on, self._cancel_timeout_secs)
-        self._idle.stop()
-        if self._heartbeats is not None:
-            self._heartbeats.stop()
-        try:
-            async with asyncio.timeout(CLEANUP_DEADLINE_SECS):
-                try:
-                    if self._executor is not None:
-                        await self._executor.stop(cleanup=self._cleanup_wanted)
-                finally:
-                    await self._observer.stop()
-                    if self._turn_trace_observer is not None:
-                        self._turn_trace_observer.end_conversation_tracing()
-                if not self._cleanup_wanted:
-                    # The bot's pipeline stays ready for another task; the frame around it is
-                    # this task's own.
-                    await self._source.cleanup()
-                    await self._sink.cleanup()
-                    await FrameProcessor.cleanup(self._pipeline)
-                if self._cancel_task is not None:
-                    await asyncio.wait({self._cancel_task}, timeout=self._cancel_timeout_secs)
-                await self.cleanup()
-        except TimeoutError:
-            logger.error(
-                "task could not be cleaned up in time",
-                task=self.name,
-                seconds=CLEANUP_DEADLINE_SECS,
-            )
-        finally:
-            self._finished = True
-            if self._cleanup_wanted and self._check_dangling_tasks:
-                left = [task.get_name() for task in self._task_manager.current_tasks()]
-                if left:
-                    logger.warning("tasks left at the end", task=self.name, tasks=left)
+    def _begin_cancel(self) -> None:
+        self._cancel_wanted = True
+        if self._drive_task is not None:
+            self._ender.cancel(flows=self._flowing)
 
     def _start_frame(self) -> StartFrame:
         frame = StartFrame(
@@ -617,6 +569,8 @@ class PipelineTask(BasePipelineTask):
             await self._ended("on_pipeline_stopped", frame)
         elif isinstance(frame, CancelFrame):
             await self._ended("on_pipeline_cancelled", frame)
+            if frame is self._cancel_frame:
+                self._ender.crossed()
 
     async def _ended(self, event: str, frame: Frame) -> None:
         if frame.id in self._reported:  # it arrived after it had been given up

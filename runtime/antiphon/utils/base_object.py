@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from abc import ABC
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from loguru import logger
@@ -14,6 +15,11 @@ from antiphon.utils.asyncio.receipts import Hold, context_of_work
 from antiphon.utils.utils import obj_count, obj_id
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+emissions: ContextVar[set[asyncio.Task[None]] | None] = ContextVar(
+    "antiphon_emissions", default=None
+)
+"""The emissions in progress of the session that runs here, whichever object emits; None outside of one."""
 
 
 def _check_handler(where: str, handler: Any) -> None:
@@ -117,6 +123,9 @@ class BaseObject(ABC):  # noqa: B024 - a base without abstract methods, as docum
         )
         self._event_tasks.add(task)
         task.add_done_callback(self._event_tasks.discard)
+        if (of_session := emissions.get()) is not None:
+            of_session.add(task)
+            task.add_done_callback(of_session.discard)
         # The frame that led to it is not answered before its handlers were called.
         hold = Hold()
         task.add_done_callback(lambda _: hold.release())
