@@ -542,7 +542,10 @@ class ActorExecutor(Executor):
                 for pid, plain in counted.items():
                     found = statistics.setdefault(pid, ProcessorStatistics())
                     found.add(ProcessorStatistics.from_plain(plain))
-            except (ChannelRefused, RemoteCallError):  # it has ended it already, or finds out that it must not begin
+            except (
+                ChannelRefused,
+                RemoteCallError,
+            ):  # it has ended it already, or finds out that it must not begin
                 self._asked.pop(uri, None)
             except ChannelError as error:
                 logger.warning(

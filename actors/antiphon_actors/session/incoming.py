@@ -10,7 +10,7 @@ import msgpack
 
 from antiphon.frames.frames import Frame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
-from antiphon_actors.channels import Acceptance, ChannelRefused, Delivery, Link
+from antiphon_actors.channels import Acceptance, ChannelRefused, Delivery, Link, StreamReceiver
 from antiphon_actors.channels.in_stream import InStream
 from antiphon_actors.session.kept import INSTEAD, NOT_GONE, slot_of
 from antiphon_actors.session.progress import Progress
