@@ -216,7 +216,8 @@ class Call:
     async def _hear(self, caller: WebSocketCaller, since: float, number: int) -> None:
         """Hears all of an answer, however long the silences in it are."""
         loop = asyncio.get_running_loop()
-        known = sum(piece.ends_at <= since for piece in caller.heard)
+        # The greeting may begin before the bot says that it is ready.
+        known = sum(piece.ends_at <= since for piece in caller.heard) if number else 0
         until = loop.time() + _ANSWER_SECS
         while True:
             pieces = caller.heard[known:]

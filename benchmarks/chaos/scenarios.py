@@ -23,6 +23,7 @@ from benchmarks.harness.statistics import quantile
 
 FAR_BOT = Path(__file__).parents[1] / "programs" / "chaos_far_bot.py"
 
+_SETTLE_SECS = 4.0
 # As many as one actor has places for.
 CALLS = 8
 SHARED_SILERO = ModelSettings(rules=(ModelRule("SileroModel", "actor"),))
@@ -246,9 +247,13 @@ async def bystanders(bench: Bench, result: Result) -> None:
             done = min(4, strikes)
             strikes -= done
             calls = [await world.call(silent=True) for _ in range(count)]
-            talking = [asyncio.create_task(call.stay(5.0 + 4.0 * done)) for call in calls]
+            talking = [
+                asyncio.create_task(call.stay(_SETTLE_SECS + 4.0 * done + 2.0)) for call in calls
+            ]
             loop = asyncio.get_running_loop()
             moments: list[tuple[float, list[bool]]] = []
+            # Their beginning is not what peace is like.
+            await asyncio.sleep(_SETTLE_SECS)
             for _ in range(done):
                 await asyncio.sleep(4.0)
                 pids = [call.pid("Marker") for call in calls]
