@@ -21,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo test test-models check lint types contracts redis bench chaos soak lock clean
+.PHONY: help setup compile demo test test-models check lint types contracts redis bench bench-models bench-gpu chaos soak lock clean
 
 help:
 	@echo "make demo     run the demonstration on a Ray cluster of its own (LOCAL=1: one process)"
@@ -30,6 +30,8 @@ help:
 	@echo "make check    lint, format, types and import contracts only"
 	@echo "make chaos    kill and stop what serves calls, and see whether the callers notice (ARGS=--quick)"
 	@echo "make bench    measure beside Pipecat and others (ARGS=--quick)"
+	@echo "make bench-models  models that sessions share, in a table; fails if a bar is missed"
+	@echo "make bench-gpu     Whisper on an NVIDIA GPU, in batches and one by one"
 	@echo "make soak     100 sessions in a loop for four minutes: nothing may grow (ARGS=--help)"
 	@echo "make redis    find or unpack the Redis server that the tests use (test does it first)"
 	@echo "make setup    make $(VENV) with the locked packages (every other verb does it first)"
@@ -109,6 +111,13 @@ chaos: setup
 bench: setup
 	@echo "bench: measuring; about 15 minutes (ARGS=--quick: about four)"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-models: setup
+	@echo "bench-models: measuring; about 15 minutes (ARGS=--quick: about five)"
+	@$(BIN)/python -m benchmarks.models $(ARGS)
+
+bench-gpu: setup
+	@$(BIN)/python -m benchmarks.models.gpu $(ARGS)
 
 soak: setup
 	@echo "soak: opening, talking in and closing 100 sessions again and again; about four minutes"

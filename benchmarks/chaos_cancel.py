@@ -87,7 +87,7 @@ class CancelFigures:
 
 
 async def hang(how: str) -> None:
-    """Goes on until it is cancelled: at once ("gently"), the second time ("once"), or not at all ("never")."""
+    """Goes on until it is cancelled: the first time ("gently"), the second ("once"), or for ever ("never")."""
     while True:
         try:
             await asyncio.sleep(_FOREVER_SECS)
@@ -248,7 +248,7 @@ class Trial:
             await trial
         finally:
             deadline = time.monotonic() + max(LIMIT_SECS - self.secs, 0.05)
-            while any(not each.done() for each in tasks) and time.monotonic() < deadline:  # noqa: ASYNC110 - looked at from outside
+            while any(not each.done() for each in tasks) and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
             self.left += [f"task {each.get_name()}" for each in tasks if not each.done()]
             for each in tasks:
@@ -362,7 +362,7 @@ class Trial:
         attaching = [task for host in self.actors.hosts for task in host.attaching]
         if attaching:
             await asyncio.wait(attaching, timeout=_LATER_SECS)
-        while (found := self.actors.left_over()) and time.monotonic() < deadline:  # noqa: ASYNC110 - looked at from outside
+        while (found := self.actors.left_over()) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         self.left += [f"later, {each}" for each in found]
 

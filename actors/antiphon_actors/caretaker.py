@@ -23,6 +23,7 @@ from antiphon_actors.drains import (
     END_SECS,
     CloseAdmission,
     DrainAction,
+    DrainModels,
     DrainProgress,
     Drains,
     DrainTarget,
@@ -42,6 +43,7 @@ from antiphon_actors.health import (
     NodeHealth,
     Reason,
 )
+from antiphon_actors.models.agent_models import AgentModels
 from antiphon_actors.pool_types import Action, Role, is_of_pool, is_version
 from antiphon_actors.pools import NodePools
 from antiphon_actors.processes import Look, ProcessId
@@ -80,6 +82,7 @@ class Caretaker:
         pools: Who uses them.
         fleet: The actors.
         evacuation: Moves sessions.
+        models: The node's.
         perform: Carries out what the pools want done.
         spawn: Runs something in a task of the agent.
         on_drains: Told when there are other drains than before.
@@ -91,6 +94,7 @@ class Caretaker:
         pools: NodePools,
         fleet: Fleet,
         evacuation: Evacuation,
+        models: AgentModels,
         *,
         perform: Callable[[list[Action]], None],
         spawn: Spawn,
@@ -100,6 +104,7 @@ class Caretaker:
         self._pools = pools
         self._fleet = fleet
         self._evacuation = evacuation
+        self._models = models
         self._perform = perform
         self._spawn = spawn
         self._on_drains = on_drains
@@ -353,6 +358,8 @@ class Caretaker:
                     )
                 case OpenAdmission():
                     self._pools.admission.open(action.target.what, action.target.name)
+                    if action.target.what == "node":
+                        self._models.reopen()
                 case RetireActors():
                     plan = Plan(action.move_after_secs, MOVE_SECS, action.stop_after_secs)
                     for number in action.actors:
@@ -363,6 +370,8 @@ class Caretaker:
                         member = self._fleet.get(number)
                         if member is not None:
                             _ = self._spawn(self._evacuation.end(member), f"end all of {number}")
+                case DrainModels():
+                    self._models.drain()
         self._news.set()
 
     # --- time -----------------------------------------------------------------------------------

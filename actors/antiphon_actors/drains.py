@@ -125,7 +125,12 @@ class EndSessions:
     reason: str
 
 
-DrainAction = CloseAdmission | OpenAdmission | RetireActors | EndSessions
+@dataclass(frozen=True, slots=True)
+class DrainModels:
+    """Let the node's models leave: whoever uses them from other nodes goes elsewhere."""
+
+
+DrainAction = CloseAdmission | OpenAdmission | RetireActors | EndSessions | DrainModels
 
 
 # The sessions of each actor, by the names under which they have their places.
@@ -254,11 +259,13 @@ class Drains:
         for drain in self._active():
             if not drain.actors:
                 drain.state = DrainState.DONE
+                actions += _models_leave(drain)
             elif drain.deadline <= now and drain.state is not DrainState.ENDING:
                 drain.state = DrainState.ENDING
                 drain.cut = drain.sessions
                 reason = f"{drain.target} was drained: {drain.reason}"
                 actions.append(EndSessions(tuple(drain.actors), reason))
+                actions += _models_leave(drain)
             elif drain.move_at <= now and drain.state is DrainState.WAITING:
                 drain.state = DrainState.MOVING
         return actions
@@ -315,6 +322,11 @@ class Drains:
         done = [number for number, drain in self._drains.items() if drain not in self._active()]
         for number in done[: max(len(done) - KEPT_DRAINS + 1, 0)]:
             del self._drains[number]
+
+
+def _models_leave(drain: _Drain) -> list[DrainAction]:
+    """Last of all: the sessions of the node have used them until now."""
+    return [DrainModels()] if drain.target.what == "node" else []
 
 
 def _bases(names: Iterable[str]) -> set[str]:

@@ -179,21 +179,33 @@ class Neighbours:
             raise
         return [places[number] for number in range(len(wanted))]
 
-    async def acquire_model(self, wanted: ModelWanted, avoid: Sequence[str]) -> list[Member] | None:
+    async def acquire_model(
+        self, wanted: ModelWanted, avoid: Sequence[str], *, drained: bool
+    ) -> list[Member] | None:
         """The actors of a model on another node, if this one could never have them; None if it could.
+
+        Args:
+            wanted: The model.
+            avoid: Ids of actors that the process has lost.
+            drained: Whether this node takes no models any more, whatever it could have.
 
         Raises:
             NoActorError: No node could, or none of those has one.
         """
         want = ActorWanted(wanted.name, resources=dict(wanted.resources))
-        if not await self._foreign([want]):
+        if not drained and not await self._foreign([want]):
             return None
         asked = ", ".join(f"{name}={amount:g}" for name, amount in wanted.resources)
-        refusal = NoActorError(f"no node of the cluster has {asked}")
+        lacks = f"no node of the cluster has {asked}"
+        if drained:
+            lacks = "the node is being drained, and no other can have the model"
+        refusal = NoActorError(lacks, drained, 1.0 if drained else 0.0)
         for node in await self._others([want]):
             try:
                 agent = await self._agent(node.node_id)
-                found: list[Member] = await agent.acquire_model.remote(wanted, avoid)
+                found: list[Member] = await agent.acquire_model.remote(
+                    wanted, avoid, only_here=True
+                )
             except RayError as error:
                 cause = _cause(error)
                 if isinstance(cause, NoActorError):

@@ -96,11 +96,13 @@ class NodeAgent(WatchedActor):
         self._evacuation = Evacuation(
             self._pools, self._fleet, perform=self._perform, elsewhere=lambda: self._across
         )
+        self._models = AgentModels(settings.models, lambda: self._across)
         self._caretaker = Caretaker(
             settings,
             self._pools,
             self._fleet,
             self._evacuation,
+            self._models,
             perform=self._perform,
             spawn=self._spawn,
             on_drains=self._save_soon,
@@ -124,7 +126,6 @@ class NodeAgent(WatchedActor):
         self._store: AgentStore | None = None
         self._saving = False
         self._across: NodeNetwork | None = None
-        self._models = AgentModels(settings.models, self._models_elsewhere)
         if settings.detached:
             # Ray may have restarted it, and nobody may call it for long: its actors wait.
             _ = self._spawn(self._ready(), "begin")
@@ -225,19 +226,20 @@ class NodeAgent(WatchedActor):
         return (await self._lease(session_id, [want], avoid))[0]
 
     async def acquire_model(
-        self, wanted: ModelWanted, avoid: Sequence[str] = ()
+        self, wanted: ModelWanted, avoid: Sequence[str] = (), *, only_here: bool = False
     ) -> list[ModelMember]:
         """Gives a process the actors of a model, after the first of them is ready.
 
         Args:
             wanted: The model.
             avoid: Ids of actors that the process has lost.
+            only_here: Whether it has to be on this node.
 
         Raises:
             NoActorError: There is none to be had, and why.
         """
         await self._ready()
-        return await self._models.acquire(wanted, avoid)
+        return await self._models.acquire(wanted, avoid, only_here=only_here)
 
     async def release(self, session_id: str, stuck: Sequence[str] = ()) -> None:
         """Frees all places of a session and of its parts ("ID/..."); unknown ones are ignored.
@@ -664,13 +666,6 @@ class NodeAgent(WatchedActor):
             return None
         await self._across.ready()
         return self._across.network
-
-    async def _models_elsewhere(
-        self, wanted: ModelWanted, avoid: Sequence[str]
-    ) -> list[ModelMember] | None:
-        if self._across is None or not wanted.resources:
-            return None
-        return await self._across.acquire_model(wanted, avoid)
 
     async def _leave_network(self, wait_secs: float) -> None:
         if self._across is not None:

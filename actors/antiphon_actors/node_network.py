@@ -125,18 +125,26 @@ class NodeNetwork:
         except ValueError as error:
             raise CredentialsError(f"no certificate for node {node_id}: {error}") from error
 
-    async def acquire_model(self, wanted: ModelWanted, avoid: Sequence[str]) -> list[Member] | None:
+    async def acquire_model(
+        self, wanted: ModelWanted, avoid: Sequence[str], *, drained: bool
+    ) -> list[Member] | None:
         """The actors of a model on another node, if this one could never have them; None if it could.
+
+        Args:
+            wanted: The model.
+            avoid: Ids of actors that the process has lost.
+            drained: Whether this node takes no models any more, whatever it could have.
 
         Raises:
             NoActorError: No node could, or the one that could has no room.
         """
         if self.neighbours is not None:
-            return await self.neighbours.acquire_model(wanted, avoid)
-        want = ActorWanted(wanted.name, resources=dict(wanted.resources))
-        nodes = await asyncio.to_thread(living_nodes)
-        if any(node.node_id == self.network.node and node.could_serve(want) for node in nodes):
-            return None
+            return await self.neighbours.acquire_model(wanted, avoid, drained=drained)
+        if not drained:
+            want = ActorWanted(wanted.name, resources=dict(wanted.resources))
+            nodes = await asyncio.to_thread(living_nodes)
+            if any(node.node_id == self.network.node and node.could_serve(want) for node in nodes):
+                return None
         try:
             found: list[Member] = await self._cluster.first.acquire_model.remote(wanted, avoid)
         except RayTaskError as error:

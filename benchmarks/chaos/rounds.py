@@ -22,6 +22,8 @@ OTHERS = ("model", "agent")
 _FIRST_KILL_SECS = 1.5
 _LAST_KILL_SECS = 14.0
 _STAGGER_SECS = 0.3
+# One fault at a time: this is more than any of them lasts.
+_APART_SECS = 1.0
 
 
 @dataclass
@@ -94,8 +96,7 @@ async def play(
 
     talking = [asyncio.create_task(talk(*item)) for item in enumerate(calls)]
     found.hit = [False] * count
-    moments = sorted(chance.uniform(_FIRST_KILL_SECS, _LAST_KILL_SECS) for _ in range(strikes))
-    for moment in moments:
+    for moment in _moments(chance, strikes):
         await asyncio.sleep(began + moment - loop.time())
         role = chance.choice(list(roles))
         hit = await how(world, calls, role)
@@ -105,6 +106,13 @@ async def play(
         found.victims.append((role, loop.time() - began))
     found.outcomes = list(await asyncio.gather(*talking))
     return found
+
+
+def _moments(chance: random.Random, count: int) -> list[float]:
+    """So many moments, apart from each other."""
+    span = _LAST_KILL_SECS - _FIRST_KILL_SECS - (count - 1) * _APART_SECS
+    found = sorted(chance.uniform(0.0, span) for _ in range(count))
+    return [_FIRST_KILL_SECS + at + number * _APART_SECS for number, at in enumerate(found)]
 
 
 async def peace(world: World, count: int) -> Outcome:

@@ -23,12 +23,20 @@ from benchmarks.harness.statistics import quantile
 
 FAR_BOT = Path(__file__).parents[1] / "programs" / "chaos_far_bot.py"
 
+_SETTLE_SECS = 4.0
 # As many as one actor has places for.
 CALLS = 8
 SHARED_SILERO = ModelSettings(rules=(ModelRule("SileroModel", "actor"),))
 
 
-def _count(result: Result, done: Sequence[Round], calm: Outcome, *, exact: bool) -> tuple[int, int]:
+def _count(
+    result: Result,
+    done: Sequence[Round],
+    calm: Outcome,
+    *,
+    exact: bool,
+    overtaken: bool = False,
+) -> tuple[int, int]:
     """Notes what went wrong; how many calls were disturbed, and how many of them finished right."""
     disturbed = right = 0
     for each in done:
@@ -38,7 +46,7 @@ def _count(result: Result, done: Sequence[Round], calm: Outcome, *, exact: bool)
             if not each.hit[number]:
                 continue
             disturbed += 1
-            wrong = outcome.differences(calm, exact=exact)
+            wrong = outcome.differences(calm, exact=exact, overtaken=overtaken)
             right += not wrong
             result.notes += [f"seed {each.seed} ({what}), call {number}: {text}" for text in wrong]
     return disturbed, right
@@ -129,16 +137,31 @@ async def frozen(bench: Bench, result: Result) -> None:
     """SIGSTOP: the process is there, its sockets are open, and it does nothing."""
     async with World() as world:
         calm = await peace(world, CALLS)
-        how = partial(strike, how=signal.SIGSTOP)
-        for what, roles, exact in (
-            ("an actor is stopped", PROCESSORS, True),
-            ("the supervisor is stopped", ("supervisor",), False),
+        stop = partial(strike, how=signal.SIGSTOP)
+        hold_up = partial(strike_for_a_while, chance=random.Random(bench.options.seed))
+        for what, how, roles, exact in (
+            ("an actor is stopped", stop, PROCESSORS, True),
+            ("an actor is held up", hold_up, PROCESSORS, True),
+            ("the supervisor is stopped", stop, ("supervisor",), False),
         ):
             done = await _rounds(world, bench, 24, roles, how=how)
-            disturbed, right = _count(result, done, calm, exact=exact)
+            # It takes a second until that is noticed: callers do not wait for so long before they speak.
+            disturbed, right = _count(result, done, calm, exact=exact, overtaken=not exact)
             _finished(result, what, disturbed, right, CALLS if bench.options.quick else 24)
             _silences(result, what, _gaps(done, calm))
         await _clean(world, result, "processes are stopped")
+
+
+async def strike_for_a_while(
+    world: World, calls: Sequence[Call], role: str, *, chance: random.Random
+) -> list[bool]:
+    """Stops a process for up to 1.5 s: it may find that it was given up, and must do no harm then."""
+    pids = [call.pid(role) for call in calls]
+    hit = await strike(world, calls, role, signal.SIGSTOP)
+    victim = next((pid for pid, is_hit in zip(pids, hit, strict=True) if is_hit), None)
+    await asyncio.sleep(chance.uniform(0.1, 1.5))
+    kill(victim, signal.SIGCONT)
+    return hit
 
 
 async def nodes(bench: Bench, result: Result) -> None:
@@ -224,9 +247,13 @@ async def bystanders(bench: Bench, result: Result) -> None:
             done = min(4, strikes)
             strikes -= done
             calls = [await world.call(silent=True) for _ in range(count)]
-            talking = [asyncio.create_task(call.stay(5.0 + 4.0 * done)) for call in calls]
+            talking = [
+                asyncio.create_task(call.stay(_SETTLE_SECS + 4.0 * done + 2.0)) for call in calls
+            ]
             loop = asyncio.get_running_loop()
             moments: list[tuple[float, list[bool]]] = []
+            # Their beginning is not what peace is like.
+            await asyncio.sleep(_SETTLE_SECS)
             for _ in range(done):
                 await asyncio.sleep(4.0)
                 pids = [call.pid("Marker") for call in calls]

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.harness import command
-from benchmarks.models import kill, memory, overload, silero
+from benchmarks.models import kill, memory, overload, silero, whisper
 
 SCENARIOS = [
     silero.CAPACITY,
     silero.LATENCY,
     silero.DIFFERENCE,
     silero.PROCESS,
+    whisper.SCENARIO,
     memory.SCENARIO,
     overload.SCENARIO,
     kill.SCENARIO,

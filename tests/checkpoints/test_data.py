@@ -148,3 +148,29 @@ def test_what_is_no_plain_data_is_refused() -> None:
     checkpoint.start_metadata["socket"] = object()
     with pytest.raises(CheckpointError, match="object"):
         checkpoint.encode()
+
+
+def context(*messages: dict[str, Any], **more: Any) -> SavedContext:
+    return SavedContext({"messages": list(messages)}, **more)
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("more", "has_begun"),
+    [
+        ({}, False),
+        ({"contexts": [context()]}, False),
+        ({"contexts": [context(SYSTEM)], "received": 40}, False),
+        ({"contexts": [context(SYSTEM), context({"role": "user", "content": "Hello."})]}, True),
+        ({"contexts": [context({"role": "assistant", "content": "Hello."})]}, True),
+        ({"contexts": [context(SYSTEM, awaits_answer=True)]}, True),
+        ({"states": {"flow": {"node": "greeting"}}}, True),
+        ({"is_ending": True}, True),
+    ],
+)
+def test_whether_there_is_something_to_go_on_with(more: dict[str, Any], has_begun: bool) -> None:
+    checkpoint = SessionCheckpoint("s", "version", 0.0, sequence=3, **more)
+    assert checkpoint.has_begun is has_begun
+    assert SessionCheckpoint.decode(checkpoint.encode()).has_begun is has_begun

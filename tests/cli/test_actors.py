@@ -63,6 +63,31 @@ def test_the_placement_can_be_chosen(joined: CommandLine, tmp_path: Path) -> Non
     assert "heard HELLO" in done.out
 
 
+def test_a_file_says_how_models_run(joined: CommandLine, tmp_path: Path) -> None:
+    bot = write(
+        tmp_path / "bot.py",
+        "from antiphon.audio.vad.silero import SHARED_MODEL\n"
+        "from antiphon.models.provider import connect_model, runs_in_process\n"
+        "async def bot(runner_args):\n"
+        "    print('in this process', runs_in_process(SHARED_MODEL), flush=True)\n"
+        "    async with await connect_model(SHARED_MODEL) as model:\n"
+        "        print('actors', model.statistics()['actors'], flush=True)\n",
+    )
+    models = write(
+        tmp_path / "models.toml",
+        'preload = ["silero"]\n[[rules]]\nmatch = "SileroModel"\nplace = "actor"\n',
+    )
+    done = joined.run("run", bot, "--models", models)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == ["in this process False", "actors 1"]
+    write(models, "preload = []\nmax_actor = 1\n")
+    done = joined.run("run", bot, "--models", models)
+    assert done.code == 1
+    (error,) = done.errors
+    assert error.startswith(f"error: --models {models}: max_actor: unknown; allowed are rules,")
+    assert joined.run("run", bot, "--local", "--models", models).code == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said", "marker"),
     [

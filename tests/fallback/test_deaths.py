@@ -161,7 +161,7 @@ async def test_whenever_an_actor_dies(
     actors: Actors, seed: int, make: type[Voice | WordVoice]
 ) -> None:
     chance = random.Random(seed)
-    names = ["stt0", "stt0", "stt1", "llm0", "llm0", "llm1", "tts1"]
+    names = ["stt0", "stt0", "stt1", "llm0", "llm0", "llm1", "tts0", "tts1"]
     call = Call(actors, make)
     deaths = sorted(
         (call.turn_secs * turn + chance.uniform(0.5, 5.0), chance.choice(names))

@@ -348,6 +348,19 @@ def test_draining_refuses_and_lets_all_leave() -> None:
     assert isinstance(node.ask()[0], RefuseModel)
 
 
+def test_a_node_that_is_not_left_after_all_starts_actors_again() -> None:
+    node = Node()
+    node.ready()
+    node.take(node.pools.drain(node.now))
+    assert node.pools.drained
+    assert len(of(StartReplica, node.take(node.pools.reopen(node.now)))) == 1
+    # Not after the end.
+    node.take(node.pools.drain(node.now))
+    node.take(node.pools.close("over"))
+    node.take(node.pools.reopen(node.now))
+    assert isinstance(node.ask()[0], RefuseModel)
+
+
 def test_closing_ends_everything() -> None:
     node = Node()
     (one,) = node.ready()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from tests.models.stand_ins import Shouting
 
+from antiphon.audio.vad._silero_model import SileroModel
 from antiphon.audio.vad.silero import SHARED_MODEL
 from antiphon.errors import ConfigError
 from antiphon.models.model import ModelSpec
@@ -100,6 +103,17 @@ def test_an_error_says_where_it_is_and_what_is_allowed(
         read(tmp_path, text)
     assert str(caught.value).startswith(f"--models {tmp_path / 'models.toml'}: ")
     assert said in str(caught.value)
+
+
+def test_the_example_of_the_documents_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    found = read(tmp_path, example)
+    assert [spec.name for spec in found.preload] == ["Whisper", "Piper", "SileroModel"]
+    assert found.in_actor(SileroModel)
+    assert found.rule_for(Whisper).resources == {"num_gpus": 0.25, "num_cpus": 1}
+    keys = {field.name for field in fields(ModelSettings)} - {"rules"}
+    assert not [key for key in keys if f"`{key}`" not in page]
 
 
 def test_there_has_to_be_a_file(tmp_path: Path) -> None:

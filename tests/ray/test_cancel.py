@@ -84,7 +84,7 @@ async def _cancelled(agent: Any, preset: Any, secs: float) -> int:
     assert time.monotonic() - began < CANCEL_DEADLINE_SECS + 0.5
     assert report.exit_code == 130
     [where] = [each.where for each in report.processors]
-    [pid] = [pid for pid in pids if f"pid {pid}" in where]
+    [pid] = [int(pid) for pid in pids if f"pid {pid}" in where]
     return pid
 
 

@@ -113,6 +113,19 @@ class FakeEvacuation:
             self.node.perform(self.node.pools.release(owner, 0.0))
 
 
+class FakeModels:
+    """The node's models: what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def drain(self) -> None:
+        self.told.append("drain")
+
+    def reopen(self) -> None:
+        self.told.append("reopen")
+
+
 class Node:
     """An agent's caretaker with nothing below."""
 
@@ -123,7 +136,8 @@ class Node:
         self.killed: list[KillActor] = []
         self.saved = 0
         self.tasks: set[asyncio.Task[Any]] = set()
-        fakes: Any = (self.fleet, self.evacuation)
+        self.models = FakeModels()
+        fakes: Any = (self.fleet, self.evacuation, self.models)
         self.caretaker = Caretaker(
             AgentSettings(hub_dir=str(hub_dir), pools=SETTINGS, detached=detached),
             self.pools,
@@ -294,13 +308,17 @@ async def test_a_drain_moves_ends_and_stops_what_is_left(node: Node) -> None:
     assert node.saved == 1
     await asyncio.sleep(5.1)
     assert {moved for moved, _ in node.evacuation.moves} == {supervisor.number, processor.number}
+    # The sessions that are left use the models.
+    assert node.models.told == []
     await asyncio.sleep(5.0)
+    assert set(node.models.told) == {"drain"}
     (progress,) = node.caretaker.drain_progress()
     assert (progress.number, progress.state, progress.cut) == (number, "done", 1)
     assert set(node.evacuation.ended) == {supervisor.number, processor.number}
     assert node.pools.statistics(0.0)["refusing"]
     node.caretaker.cancel_drain(number)
     assert not node.pools.statistics(0.0)["refusing"]
+    assert node.models.told[-1] == "reopen"
 
 
 async def test_a_drain_of_a_pool_is_about_its_kind(node: Node) -> None:
@@ -310,6 +328,7 @@ async def test_a_drain_of_a_pool_is_about_its_kind(node: Node) -> None:
     await asyncio.sleep(5.1)
     assert {moved for moved, _ in node.evacuation.moves} == {processor.number}
     assert node.caretaker.drain_progress()[0].state == "done"
+    assert node.models.told == []
 
 
 async def test_a_restarted_agent_goes_on_with_drains(node: Node, tmp_path: Path) -> None:

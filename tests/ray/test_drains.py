@@ -12,6 +12,7 @@ from antiphon_actors.drains import (
     KEPT_DRAINS,
     CloseAdmission,
     DrainAction,
+    DrainModels,
     DrainProgress,
     Drains,
     DrainState,
@@ -65,6 +66,20 @@ def test_a_pool_goes_on_with_fresh_actors() -> None:
     assert not of(CloseAdmission, actions)
     # Others that have come since are none of its business.
     assert drains.counted({1: ["a/a"], 9: ["b/b"]}, 1.0) == []
+
+
+@pytest.mark.parametrize(("target", "expected"), [(NODE, 1), (POOL, 0), (APP, 0)])
+def test_the_models_of_a_node_leave_after_its_sessions(target: DrainTarget, expected: int) -> None:
+    drains = Drains()
+    _, actions = begin(drains, target, {1: ["a"]})
+    assert not of(DrainModels, actions)
+    assert not of(DrainModels, drains.tick(99.0))
+    # At the deadline those that are left are ended.
+    assert len(of(DrainModels, drains.tick(100.0))) == expected
+    begin(again := Drains(), target, {1: ["a"]})
+    assert len(of(DrainModels, again.counted({}, 10.0))) == expected
+    _, actions = begin(Drains(), target, {})
+    assert len(of(DrainModels, actions)) == expected
 
 
 def test_it_is_done_when_the_last_actor_is_gone() -> None:

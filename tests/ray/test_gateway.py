@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ import ray
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from antiphon.audio.vad.silero import SHARED_MODEL
 from antiphon.errors import ConfigError
 from antiphon_actors.agent_types import NAMESPACE, AgentSettings
-from antiphon_actors.agents import create_agent
+from antiphon_actors.agents import create_agent, find_agent
 from antiphon_actors.bot_program import BotFile
 from antiphon_actors.cluster import LocalCluster
 from antiphon_actors.gateway.access import hash_key, new_secret
@@ -31,6 +32,7 @@ from antiphon_actors.gateway.gateway import Gateway
 from antiphon_actors.gateway.registry import Registry
 from antiphon_actors.gateway.serve import gateway_here
 from antiphon_actors.gateway.settings import AppSpec, GatewaySettings
+from antiphon_actors.models.settings import ModelRule, ModelSettings
 from antiphon_actors.neighbours import living_nodes
 from antiphon_actors.pool_types import PoolSettings
 
@@ -289,6 +291,7 @@ async def test_what_is_deployed_keeps_its_settings(
         (Wishes(api_key="another-key-of-mine"), "--api-key"),
         (Wishes(host="127.0.0.2"), "--host"),
         (Wishes(max_sessions=7), "--max-sessions"),
+        (Wishes(models=ModelSettings(max_actors=3)), "--models"),
     ]:
         with pytest.raises(ConfigError, match=option):
             await deploy(echo(), wishes)
@@ -298,6 +301,23 @@ async def test_what_is_deployed_keeps_its_settings(
     assert await undeploy("echo", 0.0) is False
     (first, *_) = await statuses()
     assert [app["name"] for app in first["apps"]] == ["other"]
+
+
+async def test_a_deployment_says_how_models_run(cluster: LocalCluster, nothing_left: None) -> None:
+    models = ModelSettings(
+        rules=(ModelRule("SileroModel", "actor"),), preload=(SHARED_MODEL,), report_secs=0.1
+    )
+    await deploy(echo(), replace(WISHES, models=models))
+    await deploy(echo(), Wishes(models=models))
+    async with asyncio.timeout(WAIT_SECS):
+        for node in living_nodes():
+            while True:
+                status = await find_agent(node.node_id).status.remote()
+                if [(line["model"], line["ready"]) for line in status["models"]] == [
+                    ("SileroModel", 1)
+                ]:
+                    break
+                await asyncio.sleep(0.05)
 
 
 async def test_a_deployment_that_fails_leaves_nothing(

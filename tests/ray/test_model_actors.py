@@ -245,3 +245,27 @@ async def test_an_actor_that_is_stuck_is_replaced(cluster: LocalCluster, tmp_pat
         assert await ask(client, "on") == "ON!"
         stuck.cancel()
         await asyncio.gather(stuck, return_exceptions=True)
+
+
+async def test_a_node_that_is_drained_gives_up_its_models(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    async with process(tmp_path, ModelSettings(report_secs=0.05)) as here:
+        client = await here.connect(SHOUT)
+        pid, _, _ = await ask(client, "who")
+        number = await here.agent.drain.remote("node", "", 0.0, "test")
+        await gone(pid)
+        with pytest.raises(NoActorError, match="the node is being drained"):
+            await ask(client, "anybody")
+        await here.agent.cancel_drain.remote(number)
+        assert await ask(await here.connect(ModelSpec(FAKES.Shout, {"mark": "?"})), "now") == "NOW?"
+
+
+async def test_a_node_preloads_what_it_could_have(cluster: LocalCluster, tmp_path: Path) -> None:
+    settings = ModelSettings(
+        rules=(ModelRule("Adder", resources={"num_gpus": 1000}),),
+        preload=(ModelSpec(FAKES.Adder), SHOUT),
+    )
+    async with process(tmp_path, settings) as here:
+        status = await here.until(lambda status: ready(status) == 1)
+        assert [line["model"] for line in status["models"]] == ["Shout"]

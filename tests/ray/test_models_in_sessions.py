@@ -219,6 +219,32 @@ async def test_what_this_node_does_not_have_is_used_on_another(
     assert not list(directory.glob("antiphon-*"))  # noqa: ASYNC240 - a look at what is left
 
 
+async def test_a_drained_node_has_its_models_from_another(
+    cluster: LocalCluster, directory: Path
+) -> None:
+    settings = AgentSettings(
+        hub_dir=str(directory),
+        warm_workers=0,
+        pools=PoolSettings(reserve=0, supervisor_reserve=0),
+        network=NetworkSettings(
+            "models", authority_dir=directory / "authority", scratch_dir=directory
+        ),
+    )
+    fakes = importlib.import_module("antiphon_fake_models")
+    from antiphon.models.model import ModelSpec
+    from antiphon_actors.models.specs import ModelWanted
+
+    async with running(settings) as agent:
+        wanted = ModelWanted.of(ModelSpec(fakes.Shout), settings.models)
+        (here,) = await agent.acquire_model.remote(wanted)
+        number = await agent.drain.remote("node", "", 0.0, "test")
+        (there,) = await agent.acquire_model.remote(wanted)
+        assert there != here
+        await agent.cancel_drain.remote(number)
+        (again,) = await agent.acquire_model.remote(wanted)
+        assert again not in (here, there)
+
+
 async def test_what_no_node_has_fails_with_what_lacks(
     cluster: LocalCluster, directory: Path
 ) -> None:

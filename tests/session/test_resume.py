@@ -368,7 +368,8 @@ async def test_or_begins_anew_if_its_bot_says_so(
 async def test_a_store_that_is_down_for_a_moment_is_waited_for(
     run: Start, store: Store, world: World
 ) -> None:
-    await store.put("s/0", SessionCheckpoint("s", BOT.digest, 0.0, sequence=7).encode())
+    saved = SessionCheckpoint("s", BOT.digest, 0.0, sequence=7, states={"order": 1})
+    await store.put("s/0", saved.encode())
     store.is_down = True
     session = await run(resume=True)
     await asyncio.sleep(0)

@@ -263,9 +263,11 @@ class Outbox:
         """Writes what waits until nothing does or the transport is full."""
         wrote = False
         while not self._paused:
+            # First: who is asked for one may have something to send that belongs before it.
+            acks = self._take_acks() if self._acks else b""
             chunks, self._express = self._express, []
             self.pending_bytes = 0
-            if self._acks and (acks := self._take_acks()):
+            if acks:
                 chunks.append(acks)
             if self._ordered:
                 self._take_ordered(chunks)

@@ -124,7 +124,7 @@ class SessionCheckpoints:
             )
         await self._claim(data)
         await self._store.delete(self._key(last))
-        return checkpoint if checkpoint.sequence else None
+        return checkpoint if checkpoint.has_begun else None
 
     async def _claim(self, data: bytes) -> None:
         """Makes what this process writes the session's checkpoint."""

@@ -8,13 +8,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import ray
 from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
+from antiphon_actors.agent_types import ActorWanted
 from antiphon_actors.channels.uris import ProcessAddress
 from antiphon_actors.errors import NoActorError, reason_of
 from antiphon_actors.models.actor import ModelActor
@@ -35,13 +36,13 @@ from antiphon_actors.processor_actor import ActorFacts, actor_options, remote_cl
 from antiphon_actors.ray_internal import actor_id_of
 from antiphon_actors.session.network import Network
 
+if TYPE_CHECKING:
+    from antiphon_actors.node_network import NodeNetwork
+
 # How long an actor may take to close its sockets before it is killed anyway.
 _STOP_SECS = 0.5
 # For calls that only say something.
 _CALL_SECS = 5.0
-
-
-Elsewhere = Callable[[ModelWanted, Sequence[str]], Awaitable[list[Member] | None]]
 
 
 @dataclass(slots=True)
@@ -56,12 +57,12 @@ class AgentModels:
 
     Args:
         settings: How models run.
-        elsewhere: Asks other nodes for a model that this one could never have; None if it could.
+        across: The node's part in a cluster of several; None if there is but one, or not yet.
     """
 
-    def __init__(self, settings: ModelSettings, elsewhere: Elsewhere) -> None:
+    def __init__(self, settings: ModelSettings, across: Callable[[], NodeNetwork | None]) -> None:
         self._settings = settings
-        self._elsewhere = elsewhere
+        self._across = across
         self._pools = ModelPools(settings)
         self._specs: dict[str, bytes] = {}
         self._running: dict[int, _Running] = {}
@@ -89,26 +90,48 @@ class AgentModels:
         self._node_id, self._hub_dir, self._ready = node_id, hub_dir, ready
         self._spawn(self._keep_time(), "models: clock")
         self._spawn(self._ask_how_they_are(), "models: reports")
+        if self._settings.preload:
+            self._spawn(self._preload(), "models: preload")
+
+    async def _preload(self) -> None:
         for spec in self._settings.preload:
             wanted = ModelWanted.of(spec, self._settings)
+            if wanted.resources and not await self._could_have(wanted):
+                logger.info("model is not preloaded: the node lacks resources", model=wanted.name)
+                continue
             self._specs[wanted.key] = wanted.spec
             model = ModelKey(wanted.key, wanted.name)
             now = time.monotonic()
             self._perform(self._pools.keep(model, wanted.resources, wanted.scaling, now))
 
-    async def acquire(self, wanted: ModelWanted, avoid: Sequence[str]) -> list[Member]:
+    async def _could_have(self, wanted: ModelWanted) -> bool:
+        """Whether this node has what an actor of a model reserves, be it in use or not."""
+        # Here, because one node without such models has no use for it.
+        from antiphon_actors.neighbours import living_nodes
+
+        want = ActorWanted(wanted.name, resources=dict(wanted.resources))
+        nodes = await asyncio.to_thread(living_nodes)
+        return any(node.node_id == self._node_id and node.could_serve(want) for node in nodes)
+
+    async def acquire(
+        self, wanted: ModelWanted, avoid: Sequence[str], *, only_here: bool = False
+    ) -> list[Member]:
         """Waits until a model has an actor that takes requests.
 
         Args:
             wanted: The model.
             avoid: Ids of actors that the process has lost.
+            only_here: Whether it has to be on this node; else one is asked for on another, if this one
+                could never have it, or is being drained.
 
         Raises:
             NoActorError: There is none to be had, and why.
         """
-        found = await self._elsewhere(wanted, avoid)
-        if found is not None:
-            return found
+        across, drained = self._across(), self._pools.drained
+        if across is not None and not only_here and (wanted.resources or drained):
+            found = await across.acquire_model(wanted, avoid, drained=drained)
+            if found is not None:
+                return found
         self._specs.setdefault(wanted.key, wanted.spec)
         lost = [number for number, each in self._running.items() if each.actor_id in avoid]
         request, actions = self._pools.ask(
@@ -131,6 +154,10 @@ class AgentModels:
     def drain(self) -> None:
         """Has all actors leave: their users go on elsewhere, and none is started any more."""
         self._perform(self._pools.drain(time.monotonic()))
+
+    def reopen(self) -> None:
+        """Has actors started again, after `drain`."""
+        self._perform(self._pools.reopen(time.monotonic()))
 
     def statistics(self) -> list[dict[str, object]]:
         """Numbers for tables, a line for each model."""

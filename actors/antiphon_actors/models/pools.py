@@ -159,6 +159,9 @@ class ModelPools:
 
     Args:
         settings: Sizes and limits.
+
+    Attributes:
+        drained: Whether the node is to be left.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -166,6 +169,7 @@ class ModelPools:
         self._pools: dict[ModelKey, _Pool] = {}
         self._numbers = itertools.count(1)
         self._closed = ""
+        self.drained = False
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -294,7 +298,8 @@ class ModelPools:
 
     def drain(self, now: float) -> list[Action]:
         """The node is to be left: all actors leave, and none is started any more."""
-        self._closed = "the node is being drained"
+        self._closed = self._closed or "the node is being drained"
+        self.drained = True
         actions: list[Action] = []
         for pool in self._pools.values():
             actions += [
@@ -309,9 +314,15 @@ class ModelPools:
             actions += self._tell(pool)
         return actions
 
+    def reopen(self, now: float) -> list[Action]:
+        """The node is not to be left after all: what leaves still does, and fresh actors are started."""
+        if self.drained:
+            self.drained, self._closed = False, ""
+        return self._start_needed(now)
+
     def close(self, reason: str) -> list[Action]:
         """The node stops: refuses everything, now and from now on, and kills all actors."""
-        self._closed = reason
+        self._closed, self.drained = reason, False
         actions: list[Action] = []
         for pool in self._pools.values():
             actions += [RefuseModel(each.number, reason, False, 1.0) for each in pool.waiting]

@@ -87,6 +87,10 @@ class Plan:
         # Attributes that need no mention among a bot's own.
         self._known = frozenset({*fields, *COMMON, "_count", "_name"})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A class that travels takes none along: where it arrives, frames may be laid out by other code.
+        return type(None), ()
+
     def record(self, frame: Frame) -> list[Any]:
         """Returns the record of a frame, its values still as they are.
 

@@ -23,6 +23,9 @@ from antiphon.processors.aggregators.llm_response import CallInProgress
 MAX_BYTES = 8 * 1024 * 1024
 """How large a checkpoint may become; a conversation with pictures gets there first."""
 
+# Whose messages a conversation may have from its beginning.
+_BEFORE_ANYTHING_IS_SAID = ("system", "developer")
+
 _MAGIC = b"AC"
 _VERSION = 1
 _DIGEST_BYTES = 16
@@ -113,6 +116,14 @@ class SessionCheckpoint:
     lost: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list, compare=False)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anybody has said or asked anything, or the bot has something of its own to go on with."""
+        return bool(self.is_ending or self.states) or any(
+            context.awaits_answer or context.calls or any(map(_is_said, context.messages))
+            for context in self.contexts
+        )
+
     def encode(self) -> bytes:
         """The checkpoint as bytes.
 
@@ -151,6 +162,10 @@ class SessionCheckpoint:
             raise CheckpointError(f"the checkpoint is malformed: {error}") from error
         except ValidationError as error:
             raise CheckpointError(f"the checkpoint is malformed: {_reasons(error)}") from None
+
+
+def _is_said(message: Any) -> bool:
+    return not isinstance(message, dict) or message.get("role") not in _BEFORE_ANYTHING_IS_SAID
 
 
 def _digest(body: bytes) -> bytes:
