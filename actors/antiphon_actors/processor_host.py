@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import os
 import sys
-import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from antiphon.pipeline.monitors import report_watchdog
 from antiphon.pipeline.task_observer import TaskObserver
 from antiphon.processors.frame_processor import FrameProcessor, FrameProcessorSetup
 from antiphon.utils.asyncio.task_manager import TaskManagerParams
+from antiphon.utils.places import places_of
 from antiphon.utils.tracing import trace_state
 from antiphon.utils.tracing.service_span import ServiceSpan
 from antiphon_actors.channels import ChannelError, ChannelRefused, OutStream, RemoteCallError
@@ -305,10 +305,10 @@ def _build(spec: HostedSpec) -> FrameProcessor:
         blueprint = unpickle_blueprint(spec.blueprint)
         processor = blueprint.cls(*blueprint.args, **blueprint.kwargs)
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        last = places_of(error.__traceback__)[-1]
         raise PlacementError(
             f"processor {spec.name} could not be built in its actor: "
-            f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+            f"{type(error).__name__}: {error} ({last})"
         ) from error
     assert isinstance(processor, FrameProcessor)
     processor._name = spec.name

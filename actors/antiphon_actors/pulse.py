@@ -27,6 +27,7 @@ import msgpack
 from loguru import logger
 
 from antiphon.processors.frame_processor import FrameProcessor
+from antiphon.utils.places import file_of
 from antiphon_actors import termination
 from antiphon_actors.processes import ProcessId, resident_bytes, waited_for_processor_secs
 
@@ -166,9 +167,9 @@ def describe(frame: FrameType) -> str:
             name = f"{owner.name} in "
             break
         innermost = innermost.f_back
-    code = (innermost or frame).f_code
-    line = (innermost or frame).f_lineno
-    return f"{name}{code.co_filename}:{line} ({code.co_name})"[-_MAX_DOING:]
+    there = innermost or frame
+    file = file_of(there.f_code, there.f_globals)
+    return f"{name}{file}:{there.f_lineno} ({there.f_code.co_name})"[-_MAX_DOING:]
 
 
 class PulseSender:

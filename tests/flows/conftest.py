@@ -96,13 +96,13 @@ class Talk:
         async def play(_transport: object, _client: object) -> None:
             try:
                 await script()
-                await asyncio.sleep(TURN_SECS)
             except BaseException as error:
                 failures.append(error)
+                await self.task.stop_when_done()
                 raise
-            finally:
-                if end or failures:
-                    await self.task.stop_when_done()
+            if end:
+                await asyncio.sleep(TURN_SECS)
+                await self.task.stop_when_done()
 
         failures: list[BaseException] = []
         self.transport.add_event_handler("on_client_connected", play)

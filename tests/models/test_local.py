@@ -299,6 +299,17 @@ async def test_a_process_can_get_its_models_from_elsewhere() -> None:
     assert model_provider() is not other
 
 
+def test_who_ends_first_leaves_the_others_theirs() -> None:
+    usual, first, second = model_provider(), LocalModels(), LocalModels()
+    one, two = use_models(first), use_models(second)
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert model_provider() is second
+    two.__exit__(None, None, None)
+    assert model_provider() is usual
+
+
 async def test_counters(client: ModelClient) -> None:
     await asyncio.gather(*(ask(client, str(number)) for number in range(3)))
     counted = client.statistics()

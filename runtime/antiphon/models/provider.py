@@ -22,17 +22,21 @@ class ModelProvider(ABC):
         """Whether the model would run in this process; see `runs_in_process`."""
 
 
-_provider: ModelProvider | None = None
+_local: ModelProvider | None = None
+# Those that `use_models` was given; the last counts.
+_given: list[ModelProvider] = []
 
 
 def model_provider() -> ModelProvider:
     """The provider of this process; models run in the process itself unless `use_models` said else."""
-    global _provider
-    if _provider is None:
+    global _local
+    if _given:
+        return _given[-1]
+    if _local is None:
         from antiphon.models.local import LocalModels
 
-        _provider = LocalModels()
-    return _provider
+        _local = LocalModels()
+    return _local
 
 
 async def connect_model(spec: ModelSpec) -> ModelClient:
@@ -65,11 +69,10 @@ def use_models(provider: ModelProvider) -> Iterator[None]:
     """Makes this process get its models from a provider, until the block is left.
 
     It holds for the process and not for a task, unlike `pipeline.executor.use_executor`: a model belongs
-    to all sessions of a process.
+    to all sessions of a process. Blocks may be left in any order.
     """
-    global _provider
-    before, _provider = _provider, provider
+    _given.append(provider)
     try:
         yield
     finally:
-        _provider = before
+        _given.remove(provider)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import traceback
 from abc import ABCMeta
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from antiphon.processors.statistics import ProcessorStatistics
 from antiphon.utils.asyncio.receipts import Hold, context_of_work, current_receipt, in_progress
 from antiphon.utils.asyncio.task_manager import BaseTaskManager
 from antiphon.utils.base_object import BaseObject
+from antiphon.utils.places import file_of, places_of
 
 
 class FrameDirection(Enum):
@@ -604,16 +604,17 @@ class FrameProcessor(BaseObject, metaclass=_FrameProcessorMeta):
     def _error_frame(self, error: Exception, frame: Frame) -> ErrorFrame:
         # A processor that failed to start would hold the whole pipeline up for ever.
         report = ErrorFrame(error=str(error), fatal=isinstance(frame, StartFrame))
-        places = traceback.extract_tb(error.__traceback__)
+        places = places_of(error.__traceback__)
         # What the processor's author can change, rather than the depths of a library.
-        code = getattr(type(self).process_frame, "__code__", None)
-        own = [place for place in places if code and place.filename == code.co_filename]
-        last = (own or places)[-1:]
+        method = type(self).process_frame
+        code = getattr(method, "__code__", None)
+        file = file_of(code, method.__globals__) if code is not None else None
+        last = ([place for place in places if place.file == file] or places)[-1:]
         report.metadata["cause"] = {
             "type": type(error).__name__,
             "frame": frame.name,
             "processor": self.name,
-            "where": f"{last[0].filename}:{last[0].lineno}" if last else "",
+            "where": str(last[0]) if last else "",
         }
         return report
 
