@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,9 @@ _REPEAT_SECS = 0.05
 
 _FIRST_SECS = 0.1
 """How long what a task does at its end is left in peace."""
+
+_CLOSINGS = 5
+"""How often tasks are closed that others have begun while they were closed."""
 
 
 class Session(Protocol):
@@ -205,12 +209,22 @@ class Ender:
             self._repeat.cancel()
         self.by_force = by_force
         if by_force:
-            own = [task for task in (self._cleaning, self._aborting) if task is not None]
-            names = close_by_force([*self._left(), *own])
-            if names:
-                logger.error("tasks of a session were ended by force", name=self._name, tasks=names)
-        # The one refers to the other.
-        self._session = None
+            self._close(_CLOSINGS)
+        else:
+            self._let_go()
+
+    def _close(self, times: int) -> None:
+        """Closes what goes on, and what that has begun at its end."""
+        own = [task for task in (self._cleaning, self._aborting) if task is not None]
+        names = close_by_force([*self._left(), *own])
+        if names:
+            logger.error("tasks of a session were ended by force", name=self._name, tasks=names)
+        again = functools.partial(self._close, times - 1) if names and times > 1 else self._let_go
         loop = asyncio.get_running_loop()
         # What was closed takes a turn of the loop to end, and another to be taken off lists.
-        loop.call_soon(loop.call_soon, self.over.set)
+        loop.call_soon(loop.call_soon, again)
+
+    def _let_go(self) -> None:
+        # The one refers to the other.
+        self._session = None
+        self.over.set()

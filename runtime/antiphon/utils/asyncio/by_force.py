@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 from loguru import logger
+
+_closed: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
 
 def close_by_force(tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
@@ -27,15 +30,22 @@ def close_by_force(tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
         if task.done() or task is current:
             continue
         names.append(task.get_name())
+        _closed.add(task)
         coroutine: Any = task.get_coro()
         try:
             coroutine.close()
-        except Exception as error:  # noqa: BLE001 - RuntimeError if it waits once more; else the bot's
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the bot's code
+            # A RuntimeError if it waits once more.
             logger.debug("coroutine not closed", task=task.get_name(), error=repr(error))
         task.add_done_callback(forget_failure)
         # A task notices that its coroutine is closed when what it waits for ends.
         task.cancel()
     return names
+
+
+def was_closed(task: asyncio.Task[Any]) -> bool:
+    """Whether a task was ended by `close_by_force`: what it then fails with says nothing."""
+    return task in _closed
 
 
 async def cancel_until_done(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
+from antiphon.utils.asyncio.by_force import was_closed
+
 _T = TypeVar("_T")
 
 WATCHDOG_TIMEOUT = 5.0
@@ -243,7 +245,9 @@ class TaskManager(BaseTaskManager):
         owned = self._tasks.pop(task, None)
         if owned is not None and owned.timer is not None:
             owned.timer.cancel()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not was_closed(task):
             logger.opt(exception=error).error("task failed", task=task.get_name())
 
 
