@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from antiphon.errors import DeadlineExceededError, OverloadedError, ServiceError
 from antiphon.models.batching import Limits
 from antiphon.models.client import ModelClient
 from antiphon.models.model import ModelSpec
+from antiphon_actors.models.wire import Member
 
 SHOUTING = ModelSpec(Shouting, {"mark": "!"})
 COUNTING = ModelSpec(Counting)
@@ -390,6 +392,26 @@ async def test_a_model_that_cannot_be_had_is_an_error_of_connecting(
     with pytest.raises(ServiceError, match="no actor of Shouting can be reached: actor0"):
         await models.connect(SHOUTING)
     farm.hosts.clear()
+
+
+async def test_an_actor_that_has_ended_since_it_was_named_is_asked_for_again(
+    farm: Farm, models: RemoteModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await farm.add(SHOUTING)
+    members = farm.members
+
+    async def named_too_early(spec: ModelSpec, avoid: Sequence[str]) -> Sequence[Member]:
+        named = await members(spec, avoid)
+        if not avoid:
+            farm.kill(gone)
+            await farm.add(SHOUTING)
+        return named
+
+    monkeypatch.setattr(farm, "members", named_too_early)
+    client = await models.connect(SHOUTING)
+    assert await ask(client, "hello") == "HELLO!"
+    assert farm.searches == [[], [gone]]
+    await client.aclose()
 
 
 async def test_a_request_that_kills_its_actors_is_given_up(farm: Farm, connect: Connect) -> None:

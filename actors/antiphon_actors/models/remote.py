@@ -407,10 +407,11 @@ class RemoteModel:
         return self._search
 
     async def _find_actors(self) -> None:
-        lost, self._lost = self._lost, []
         try:
-            members = await self._source.members(self._spec, lost)
-            errors = await asyncio.gather(*(self._connect(member) for member in members))
+            errors = await self._join()
+            if not self._ready():
+                # They may have ended since they were named: nobody used them.
+                errors = await self._join()
             if not self._ready():
                 why = "; ".join(filter(None, errors)) or "there is none"
                 raise ServiceError(
@@ -422,6 +423,12 @@ class RemoteModel:
         except AntiphonError as error:
             self._failure = error
             self._pause_until = time.monotonic() + _PAUSE_SECS
+
+    async def _join(self) -> list[str]:
+        """Joins the actors that there are; returns why some could not be."""
+        lost, self._lost = self._lost, []
+        members = await self._source.members(self._spec, lost)
+        return await asyncio.gather(*(self._connect(member) for member in members))
 
     def _search_over(self, search: asyncio.Task[None]) -> None:
         self._search = None
