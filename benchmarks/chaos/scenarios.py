@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 
 from antiphon_actors.models.settings import ModelRule, ModelSettings
-from benchmarks import chaos_cancel, successive
+from benchmarks import successive
+from benchmarks.chaos import cancel
 from benchmarks.chaos.conversation import Call, Outcome
 from benchmarks.chaos.rounds import OTHERS, PROCESSORS, Round, peace, play, strike
 from benchmarks.chaos.world import World, kill, kill_node
@@ -286,7 +287,7 @@ async def bystanders(bench: Bench, result: Result) -> None:
 async def cancels(bench: Bench, result: Result) -> None:
     """Sessions are cancelled at random moments, in random states."""
     count = 60 if bench.options.quick else 1000
-    found = await chaos_cancel.run(count, bench.options.seed)
+    found = await cancel.run(count, bench.options.seed)
     row = result.row("sessions are cancelled")
     row.add("cancelled", found.count)
     row.add("within 2 s", found.within)

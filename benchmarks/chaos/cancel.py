@@ -1,7 +1,7 @@
 """Sessions that are cancelled at random moments, in random states: each is over within 2 s, and leaves nothing.
 
-    python -m benchmarks.chaos_cancel                     # 1,000 sessions, some minutes
-    python -m benchmarks.chaos_cancel --count 60 --seed 7
+    python -m benchmarks.chaos.cancel                     # 1,000 sessions, some minutes
+    python -m benchmarks.chaos.cancel --count 60 --seed 7
 
 Every session is a whole bot, with fakes for its services, in one process or over actors without Ray (real sockets, all
 in this process). It is over when `run()` has returned and nothing of it is left: no task, no part in an actor, no
@@ -417,7 +417,7 @@ def _held() -> dict[str, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(prog="chaos_cancel", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="chaos.cancel", description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=COUNT, help=f"how many ({COUNT})")
     parser.add_argument("--seed", type=int, default=0, help="of the first (0)")
     parser.add_argument("--verbose", action="store_true", help="show the sessions' logs")
