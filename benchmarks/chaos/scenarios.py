@@ -126,7 +126,7 @@ async def supervisors(bench: Bench, result: Result) -> None:
     async with World() as world:
         calm = await peace(world, CALLS)
         done = await _rounds(world, bench, 50, ["supervisor"])
-        disturbed, right = _count(result, done, calm, exact=False)
+        disturbed, right = _count(result, done, calm, exact=False, overtaken=True)
         _finished(result, what, disturbed, right, CALLS if bench.options.quick else 50)
         gaps = _gaps(done, calm)
         _silences(result, what, gaps)
@@ -146,7 +146,6 @@ async def frozen(bench: Bench, result: Result) -> None:
             ("the supervisor is stopped", stop, ("supervisor",), False),
         ):
             done = await _rounds(world, bench, 24, roles, how=how)
-            # It takes a second until that is noticed: callers do not wait for so long before they speak.
             disturbed, right = _count(result, done, calm, exact=exact, overtaken=not exact)
             _finished(result, what, disturbed, right, CALLS if bench.options.quick else 24)
             _silences(result, what, _gaps(done, calm))
@@ -186,7 +185,7 @@ async def nodes(bench: Bench, result: Result) -> None:
                     if not done.hit[number]:
                         continue
                     disturbed += 1
-                    wrong = outcome.differences(calm, exact=False)
+                    wrong = outcome.differences(calm, exact=False, overtaken=True)
                     right += not wrong
                     if wrong and "line is closed" in outcome.failure and reasons:
                         reported += 1

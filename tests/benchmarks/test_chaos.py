@@ -43,6 +43,14 @@ def test_what_differs_from_peace() -> None:
     assert outcome(audio=1.4).differences(outcome(), exact=False) == [
         "answer 0 has -0.60 s of audio"
     ]
+    answered, cut = outcome(), outcome()
+    answered.messages = [*answered.messages, {"role": "assistant", "content": "Hello. And you?"}]
+    cut.messages = [*cut.messages, {"role": "assistant", "content": "Hello."}]
+    for heard in (cut, outcome()):
+        assert len(heard.differences(answered, exact=False)) == 1
+        assert heard.differences(answered, exact=False, overtaken=True) == []
+    cut.messages[-1]["content"] = "Good bye."
+    assert len(cut.differences(answered, exact=False, overtaken=True)) == 1
     other = outcome()
     other.messages = [{"role": "user", "content": "hallo"}]
     other.calls = 2
@@ -58,7 +66,11 @@ def test_the_space_between_sentences_is_not_spoken() -> None:
 
 
 def wrong(done: Round, calm: Outcome, *, exact: bool) -> list[str]:
-    found = [text for each in done.outcomes for text in each.differences(calm, exact=exact)]
+    found = [
+        text
+        for each in done.outcomes
+        for text in each.differences(calm, exact=exact, overtaken=not exact)
+    ]
     return [f"seed {done.seed}, {done.victims}: {text}" for text in [*done.wrong, *found]]
 
 
