@@ -122,6 +122,7 @@ class Outcome:
             found.append(f"{len(self.turns)} of {len(peace.turns)} answers")
         if overtaken:
             answers = [each["content"] for each in expected if _is_answer(each)]
+            said = _joined(said)
             said = [
                 each
                 for each in said
@@ -146,6 +147,18 @@ def _without_results(messages: Sequence[Any]) -> list[Any]:
     return [
         {**message, "content": ""} if message["role"] == "tool" else message for message in messages
     ]
+
+
+def _joined(messages: Sequence[Any]) -> list[Any]:
+    """A pause in an answer makes it two messages."""
+    found: list[Any] = []
+    for message in messages:
+        if found and _is_answer(message) and _is_answer(found[-1]):
+            content = f"{found[-1]['content']} {message['content']}"
+            found[-1] = {**message, "content": content}
+        else:
+            found.append(message)
+    return found
 
 
 def _is_answer(message: Any) -> bool:

@@ -49,6 +49,10 @@ def test_what_differs_from_peace() -> None:
     for heard in (cut, outcome()):
         assert len(heard.differences(answered, exact=False)) == 1
         assert heard.differences(answered, exact=False, overtaken=True) == []
+    paused = outcome()
+    for sentence in ("Hello.", "And you?"):
+        paused.messages = [*paused.messages, {"role": "assistant", "content": sentence}]
+    assert paused.differences(answered, exact=False, overtaken=True) == []
     cut.messages[-1]["content"] = "Good bye."
     assert len(cut.differences(answered, exact=False, overtaken=True)) == 1
     other = outcome()
