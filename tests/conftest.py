@@ -68,6 +68,9 @@ _LIBRARY_THREADS = re.compile(
     r"|tqdm)"
 )
 
+# A worker that Ray starts ahead, whenever it likes, for the cluster that all tests share.
+_IDLE_WORKER = "ray::IDLE"
+
 # Descriptors that libraries open once and keep, and those of the loop itself.
 _LIBRARY_FDS = re.compile(
     r"^(/dev/(null|urandom|random|shm/)"
@@ -199,8 +202,11 @@ def _new_children(before: set[int]) -> list[str]:
         try:
             process = psutil.Process(pid)
             with process.oneshot():
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(f"{pid} {' '.join(process.cmdline())[:120]}")
+                command = " ".join(process.cmdline())
+                if process.status() != psutil.STATUS_ZOMBIE and not command.startswith(
+                    _IDLE_WORKER
+                ):
+                    found.append(f"{pid} {command[:120]}")
         except psutil.NoSuchProcess:
             continue
     return found
