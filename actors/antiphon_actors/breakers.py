@@ -37,7 +37,7 @@ class StartBreakers:
         breaker = self._breakers.setdefault(start_class, Breaker())
         breaker.failures += 1
         breaker.reason = reason
-        pause = self._settings.backoff_first_secs * 2.0 ** (breaker.failures - 1)
+        pause = self._settings.backoff_first_secs * 2.0 ** min(breaker.failures - 1, 64)
         breaker.retry_at = now + min(pause, self._settings.backoff_limit_secs)
 
     def started(self, start_class: StartClass, now: float) -> None:

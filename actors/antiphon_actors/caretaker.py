@@ -311,7 +311,8 @@ class Caretaker:
         """The drains that a restarted agent has to go on with."""
         ahead = time.time() - _now()
         return tuple(
-            KeptDrain(target.what, target.name, reason, ahead + until)
+            # Rounded, as the two clocks are not read at once: what is the same is not written again.
+            KeptDrain(target.what, target.name, reason, round(ahead + until, 1))
             for target, reason, until in self._drains.kept()
         )
 

@@ -15,7 +15,7 @@ from antiphon.errors import AntiphonError, ConfigError
 from antiphon_actors.agent_client import AgentClient
 from antiphon_actors.agents import find_agent
 from antiphon_actors.cluster import join_cluster
-from antiphon_actors.drains import DrainProgress, TargetKind
+from antiphon_actors.drains import DrainProgress, DrainTarget, TargetKind
 from antiphon_actors.errors import ClusterError
 from antiphon_actors.interruption import renew_signal_handlers
 from antiphon_actors.run import look_for_cluster
@@ -83,9 +83,8 @@ async def run_drain(options: DrainOptions, say: Callable[[str], None]) -> None:
     if options.cancel:
         await _cancel(agents, options)
         return
-    numbers = {}
     for node_id, agent in agents.items():
-        numbers[node_id] = await _call(
+        await _call(
             node_id,
             agent,
             "drain",
@@ -95,20 +94,23 @@ async def run_drain(options: DrainOptions, say: Callable[[str], None]) -> None:
             options.reason,
         )
     if options.wait:
-        await asyncio.gather(*(_follow(n, agents[n], numbers[n], say) for n in agents))
+        await asyncio.gather(
+            *(_follow(*item, _target(options, item[0]), say) for item in agents.items())
+        )
+
+
+def _target(options: DrainOptions, node_id: str) -> DrainTarget:
+    return DrainTarget(options.what, node_id if options.what == "node" else options.name)
 
 
 async def _follow(
-    node_id: str, agent: AgentClient, number: int, say: Callable[[str], None]
+    node_id: str, agent: AgentClient, target: DrainTarget, say: Callable[[str], None]
 ) -> None:
-    """Shows how a drain is getting on until it is over; it may have another number by then."""
-    target = None
+    """Shows how a drain is getting on until it is over."""
     shown = ""
     while True:
         drains: list[DrainProgress] = await _call(node_id, agent, "drains")
-        if target is None:
-            target = next(each.target for each in drains if each.number == number)
-        # A restarted agent counts anew.
+        # Not by its number: a restarted agent counts anew.
         progress = next((each for each in reversed(drains) if each.target == target), None)
         if progress is None:
             # One that was over when the agent was restarted.

@@ -31,8 +31,8 @@ from antiphon_actors.processor_actor import (
 from antiphon_actors.pulse import PulseAddress
 from antiphon_actors.ray_internal import actor_id_of
 
-# How long an actor may take to close its sockets before it is killed anyway.
-_STOP_SECS = 0.5
+STOP_SECS = 0.5
+"""How long an actor may take to close its sockets before it is killed anyway."""
 
 T = TypeVar("T")
 
@@ -241,7 +241,7 @@ class Fleet:
         if member.facts is not None:
             with contextlib.suppress(RayError, TimeoutError):
                 # So that its sockets do not stay behind; a stuck one is killed all the same.
-                await asyncio.wait_for(member.handle.stop.remote(), _STOP_SECS)
+                await asyncio.wait_for(member.handle.stop.remote(), STOP_SECS)
         self.forget(member.number, kill=True)
 
     def destroy(self, number: int, reason: str) -> None:
@@ -267,7 +267,7 @@ class Fleet:
                 member.process.kill()
         if member.facts is not None:
             self._by_pid.pop(member.facts.pid, None)
-            _remove_socket(member.facts.uri)
+            remove_socket(member.facts.uri)
         self._owner.actor_left(number)
 
     async def wait_for_end(self, deadline_secs: float) -> None:
@@ -279,7 +279,7 @@ class Fleet:
             self.forget(number, kill=True)
 
 
-def _remove_socket(uri: str) -> None:
+def remove_socket(uri: str) -> None:
     """Removes the socket of a process that could not do so itself."""
     if uri:
         address = parse_uri(ProcessAddress.parse(uri).local)

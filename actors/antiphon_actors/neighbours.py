@@ -206,7 +206,7 @@ class Neighbours:
                 found: list[Member] = await agent.acquire_model.remote(
                     wanted, avoid, only_here=True
                 )
-            except RayError as error:
+            except (RayError, NoActorError) as error:
                 cause = _cause(error)
                 if isinstance(cause, NoActorError):
                     refusal = cause
@@ -312,10 +312,12 @@ class Neighbours:
     async def shutdown(self, wait_secs: float) -> None:
         """Ends the agents of the other nodes and all their actors."""
         self.close()
-        agents = [
-            await self._agent(node_id) for node_id, task in self._agents.items() if task.done()
+        agents = [_started(task) for task in self._agents.values()]
+        ends = [
+            asyncio.ensure_future(end_agent(agent, 2 * wait_secs))
+            for agent in agents
+            if agent is not None
         ]
-        ends = [asyncio.ensure_future(end_agent(agent, 2 * wait_secs)) for agent in agents]
         if ends:
             await asyncio.wait(ends)
 
@@ -400,7 +402,7 @@ class Neighbours:
 
     async def _agent(self, node_id: str) -> Any:
         task = self._agents.get(node_id)
-        if task is None or (task.done() and (task.cancelled() or task.exception())):
+        if task is None or (task.done() and _started(task) is None):
             task = asyncio.get_running_loop().create_task(self._start(node_id))
             self._agents[node_id] = task
         return await asyncio.shield(task)
@@ -410,12 +412,13 @@ class Neighbours:
         try:
             async with asyncio.timeout(START_DEADLINE_SECS):
                 await agent.start.remote()
+                for session_id in list(self._owed.get(node_id, ())):
+                    await agent.release.remote(session_id)
         except TimeoutError:
             raise NoActorError(
                 f"the agent of node {node_id} did not start within {START_DEADLINE_SECS:g} s", True
             ) from None
-        for session_id in self._owed.pop(node_id, ()):
-            await agent.release.remote(session_id)
+        self._owed.pop(node_id, None)
         self._watch.joined(node_id, _now())
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._keep_watch())
@@ -445,13 +448,13 @@ class Neighbours:
                 self._spawn(self._leave(node_id))
 
     async def _ask_for_life(self, node_id: str) -> None:
-        task = self._agents.get(node_id)
-        if task is None or not task.done() or task.cancelled() or task.exception():
+        agent = _started(self._agents.get(node_id))
+        if agent is None:
             return
         self._asked.add(node_id)
         try:
             async with asyncio.timeout(SILENT_SECS):
-                await task.result().ctl_pid.remote()
+                await agent.ctl_pid.remote()
             self._watch.heard(node_id, _now())
         except (ActorUnavailableError, TimeoutError):
             # It is asked again, until it has been silent for too long.
@@ -464,9 +467,9 @@ class Neighbours:
 
     async def _leave(self, node_id: str) -> None:
         """Ends the agent of a node that nobody uses; who asks for the node now gets a new one."""
-        task = self._agents.pop(node_id, None)
-        if task is not None and task.done() and not task.cancelled() and not task.exception():
-            await end_agent(task.result(), LEAVE_DEADLINE_SECS)
+        agent = _started(self._agents.pop(node_id, None))
+        if agent is not None:
+            await end_agent(agent, LEAVE_DEADLINE_SECS)
 
     def _lose(self, node_id: str) -> None:
         """Gives up a node and the places there: its sessions find by their links what they lack."""
@@ -497,6 +500,20 @@ class Neighbours:
         return task
 
 
+def _started(task: asyncio.Task[Any] | None) -> Any | None:
+    """The agent that a task has started; None if it has not."""
+    if task is None or not task.done() or task.cancelled() or task.exception():
+        return None
+    return task.result()
+
+
+async def could_have(node_id: str, wanted: ModelWanted) -> bool:
+    """Whether a node has what an actor of a model reserves, be it in use or not."""
+    want = ActorWanted(wanted.name, resources=dict(wanted.resources))
+    nodes = await asyncio.to_thread(living_nodes)
+    return any(node.node_id == node_id and node.could_serve(want) for node in nodes)
+
+
 def living_nodes() -> list[Node]:
     """Lists the nodes of the cluster that are alive and stay so."""
     leaving = ray_internal.draining_nodes()
@@ -511,7 +528,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _cause(error: RayError) -> BaseException:
+def _cause(error: RayError | NoActorError) -> BaseException:
     """What went wrong there: Ray wraps errors of other processes in ones that travel badly."""
     cause = error.cause if isinstance(error, RayTaskError) else None
     return cause if isinstance(cause, BaseException) else error

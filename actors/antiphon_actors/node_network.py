@@ -15,14 +15,14 @@ from ray.exceptions import RayError, RayTaskError
 
 from antiphon_actors import ray_internal
 from antiphon_actors.agent_store import KeptElsewhere
-from antiphon_actors.agent_types import ActorWanted, AgentSettings, NetworkSettings
+from antiphon_actors.agent_types import AgentSettings, NetworkSettings
 from antiphon_actors.channels.errors import CredentialsError
 from antiphon_actors.errors import NoActorError
 from antiphon_actors.evacuation import ANSWER_SECS
 from antiphon_actors.issuer import Certified, Issuer, NodeCertificate
 from antiphon_actors.models.specs import ModelWanted
 from antiphon_actors.models.wire import Member
-from antiphon_actors.neighbours import AcquireHere, AttachHere, Neighbours, living_nodes
+from antiphon_actors.neighbours import AcquireHere, AttachHere, Neighbours, could_have, living_nodes
 from antiphon_actors.session.network import Network
 
 
@@ -140,11 +140,8 @@ class NodeNetwork:
         """
         if self.neighbours is not None:
             return await self.neighbours.acquire_model(wanted, avoid, drained=drained)
-        if not drained:
-            want = ActorWanted(wanted.name, resources=dict(wanted.resources))
-            nodes = await asyncio.to_thread(living_nodes)
-            if any(node.node_id == self.network.node and node.could_serve(want) for node in nodes):
-                return None
+        if not drained and await could_have(self.network.node, wanted):
+            return None
         try:
             found: list[Member] = await self._cluster.first.acquire_model.remote(wanted, avoid)
         except RayTaskError as error:

@@ -17,6 +17,7 @@ from tests.ray.pool_support import (
     of,
 )
 
+from antiphon_actors.breakers import StartBreakers
 from antiphon_actors.pool_types import (
     Action,
     Grant,
@@ -355,3 +356,11 @@ def test_limits_hold_whatever_happens(events: list[tuple[str, int, list[Want]]])
 @pytest.mark.parametrize("resources", [None, {}, {"num_cpus": 0}])
 def test_no_resources_mean_the_reserve(resources: dict[str, float] | None) -> None:
     assert PoolKey.of(Role.PROCESSOR, "Echo", resources) == ECHO
+
+
+def test_a_pause_has_its_limit_however_often_a_start_fails() -> None:
+    start_class = PoolKey.of(Role.PROCESSOR, "Echo", None).start_class
+    pauses = StartBreakers(SETTINGS)
+    for now in range(2000):
+        pauses.failed(start_class, "no memory", float(now))
+    assert pauses._breakers[start_class].retry_at == 1999.0 + SETTINGS.backoff_limit_secs

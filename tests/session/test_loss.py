@@ -202,6 +202,26 @@ async def test_a_lost_processor_is_replaced(actors: Actors, position: int) -> No
     assert isinstance(end.down[-1], EndFrame)
 
 
+async def test_a_place_is_given_back_though_the_first_attempt_fails(actors: Actors) -> None:
+    mover, end = Mover("a"), Stay()
+    session = await session_of(actors, Stay(), mover, end)
+    first = actors.by_processor[mover.name]
+    actors.may_attach = False
+    session.kill(mover)
+    await until(lambda: actors.by_processor[mover.name] is not first)
+    second = actors.by_processor[mover.name]
+    await until(lambda: second.attaching)
+    actors.may_attach = True
+    second.die()
+    second.may_attach.set()
+    await session.say("1")
+    await until(lambda: end.texts == ["1a"] and session.recoveries)
+    record = await session.end()
+    assert record.failures == []
+    assert record.recoveries[0].attempts == 2
+    assert actors.given_back.count(first.description) == 1
+
+
 @pytest.mark.parametrize("moment", range(0, 60, 3))
 async def test_an_actor_that_is_lost_while_the_session_starts(actors: Actors, moment: int) -> None:
     movers = [Mover("a"), Mover("b"), Mover("c")]

@@ -27,6 +27,9 @@ LOSSES_KEPT = 100
 END_DEADLINE_SECS = 4.0
 """How long a gateway may take to end."""
 
+CANCEL_SECS = 0.5
+"""How long is waited beyond that for what is cancelled then."""
+
 
 class Gateway:
     """The sessions of one process, whatever way their callers come.
@@ -181,4 +184,5 @@ async def _end(tasks: set[asyncio.Task[Any]] | set[asyncio.Task[None]], wait_sec
     for late in tasks:
         late.cancel()
     if tasks:
-        await asyncio.wait(tasks)
+        # Who has something to give back does so within a deadline of its own; nobody waits for that.
+        await asyncio.wait(tasks, timeout=CANCEL_SECS)

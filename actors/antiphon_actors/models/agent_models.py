@@ -7,17 +7,14 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import ray
 from loguru import logger
 from ray.exceptions import RayError, RayTaskError
 
-from antiphon_actors.agent_types import ActorWanted
-from antiphon_actors.channels.uris import ProcessAddress
 from antiphon_actors.errors import NoActorError, reason_of
+from antiphon_actors.fleet import STOP_SECS, remove_socket
 from antiphon_actors.models.actor import ModelActor
 from antiphon_actors.models.pools import (
     Action,
@@ -39,8 +36,6 @@ from antiphon_actors.session.network import Network
 if TYPE_CHECKING:
     from antiphon_actors.node_network import NodeNetwork
 
-# How long an actor may take to close its sockets before it is killed anyway.
-_STOP_SECS = 0.5
 # For calls that only say something.
 _CALL_SECS = 5.0
 
@@ -94,24 +89,18 @@ class AgentModels:
             self._spawn(self._preload(), "models: preload")
 
     async def _preload(self) -> None:
+        # Here, because a node without such models has no use for it.
+        from antiphon_actors.neighbours import could_have
+
         for spec in self._settings.preload:
             wanted = ModelWanted.of(spec, self._settings)
-            if wanted.resources and not await self._could_have(wanted):
+            if wanted.resources and not await could_have(self._node_id, wanted):
                 logger.info("model is not preloaded: the node lacks resources", model=wanted.name)
                 continue
             self._specs[wanted.key] = wanted.spec
             model = ModelKey(wanted.key, wanted.name)
             now = time.monotonic()
             self._perform(self._pools.keep(model, wanted.resources, wanted.scaling, now))
-
-    async def _could_have(self, wanted: ModelWanted) -> bool:
-        """Whether this node has what an actor of a model reserves, be it in use or not."""
-        # Here, because one node without such models has no use for it.
-        from antiphon_actors.neighbours import living_nodes
-
-        want = ActorWanted(wanted.name, resources=dict(wanted.resources))
-        nodes = await asyncio.to_thread(living_nodes)
-        return any(node.node_id == self._node_id and node.could_serve(want) for node in nodes)
 
     async def acquire(
         self, wanted: ModelWanted, avoid: Sequence[str], *, only_here: bool = False
@@ -271,7 +260,7 @@ class AgentModels:
         if running.facts is not None:
             with contextlib.suppress(RayError, TimeoutError):
                 # So that its sockets do not stay behind; a stuck one is killed all the same.
-                await asyncio.wait_for(running.handle.stop.remote(), _STOP_SECS)
+                await asyncio.wait_for(running.handle.stop.remote(), STOP_SECS)
         self._forget(number, kill=True)
 
     def _forget(self, number: int, *, kill: bool) -> None:
@@ -282,7 +271,7 @@ class AgentModels:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(running.handle)
         if running.facts is not None:
-            _remove_socket(running.facts.uri)
+            remove_socket(running.facts.uri)
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -294,7 +283,9 @@ class AgentModels:
             due = self._pools.wake_at(time.monotonic())
             pause = max(due - time.monotonic(), 0.001) if due is not None else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._clock_news.wait(), pause)
+                # Not `wait_for`, which can absorb a cancellation.
+                async with asyncio.timeout(pause):
+                    await self._clock_news.wait()
 
     async def _ask_how_they_are(self) -> None:
         while True:
@@ -320,13 +311,6 @@ class AgentModels:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.opt(exception=error).error("a task for models failed", task=task.get_name())
-
-
-def _remove_socket(uri: str) -> None:
-    """Removes what a process that was killed has left in its node's directory."""
-    local = ProcessAddress.parse(uri).local
-    if local.startswith("unix://"):
-        Path(unquote(local.removeprefix("unix://"))).unlink(missing_ok=True)
 
 
 async def _told(call: Any) -> None:

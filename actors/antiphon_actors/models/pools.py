@@ -242,7 +242,7 @@ class ModelPools:
         del pool.replicas[actor]
         pool.failures += 1
         pool.reason = reason
-        pause = self._settings.backoff_first_secs * 2.0 ** (pool.failures - 1)
+        pause = self._settings.backoff_first_secs * 2.0 ** min(pool.failures - 1, 64)
         pool.retry_at = now + min(pause, self._settings.backoff_limit_secs)
         actions: list[Action] = []
         if pool.failures >= self._settings.failures_to_open:

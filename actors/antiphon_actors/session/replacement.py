@@ -93,6 +93,8 @@ class Replacements:
         self._machine = Recovery(_groups(plan))
         # The present attempt, and earlier ones that still give something back.
         self._attempts: set[asyncio.Task[None]] = set()
+        # Of failed attempts: what the processors had before, to be given back when one succeeds.
+        self._former: list[Host] = []
         self._timer: asyncio.TimerHandle | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -193,6 +195,8 @@ class Replacements:
             self._settled.clear()
         else:
             self._settled.set()
+        if self._timer is not None:
+            self._timer.cancel()
         due = self._machine.wake_at()
         if due is not None:
             self._timer = asyncio.get_running_loop().call_at(due, self._tick)
@@ -276,11 +280,13 @@ class Replacements:
             for uri in new:
                 await self._leave(uri)
             await self._provider.give_back(self._session_id, list(found))
+            self._former += [host for host in old.values() if host not in self._former]
             raise
         finally:
             for relay in relays:
                 relay.release_posts()
-        return list(old.values())
+        former, self._former = self._former, []
+        return [*former, *old.values()]
 
     async def _relink_at(self, uri: str, entries: list[list[Any]]) -> None:
         try:
