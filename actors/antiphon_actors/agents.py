@@ -17,6 +17,22 @@ def agent_name(node_id: str) -> str:
     return f"antiphon-agent-{node_id}"
 
 
+def lasting_options(node_id: str, name: str) -> dict[str, Any]:
+    """Ray's options of a detached actor that there is once on a node, and that Ray restarts.
+
+    Args:
+        node_id: The node.
+        name: Under which the actor is found; who makes it again gets the one that is there.
+    """
+    return actor_options(node_id, {}) | {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+    }
+
+
 def create_agent(
     settings: AgentSettings, *, node_id: str | None = None, detached: bool = False
 ) -> Any:
@@ -34,13 +50,7 @@ def create_agent(
     options = actor_options(node_id, {})
     if detached:
         settings = replace(settings, detached=True)
-        options |= {
-            "name": agent_name(node_id),
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "max_restarts": -1,
-        }
+        options = lasting_options(node_id, agent_name(node_id))
     return remote_class(NodeAgent).options(**options).remote(settings)
 
 

@@ -227,7 +227,7 @@ class NodeHealth:
             return []
         if record.condition is Condition.HEALTHY:
             record.condition, record.text = Condition.SUSPICIOUS, text
-        return self._look(actor, record, now)
+        return self._look(actor, record)
 
     def examined(self, actor: int, finding: Finding, text: str, now: float) -> list[HealthAction]:
         """An actor was looked at."""
@@ -259,7 +259,7 @@ class NodeHealth:
                 silent = f"no sign of life for {now - record.heard_at:.1f} s"
                 if record.condition is Condition.HEALTHY:
                     record.condition, record.text = Condition.SUSPICIOUS, silent
-                actions += self._look(actor, record, now)
+                actions += self._look(actor, record)
         return actions
 
     # --- questions ------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class NodeHealth:
             self._planned = actor
         return actions
 
-    def _look(self, actor: int, record: ActorRecord, now: float) -> list[HealthAction]:
+    def _look(self, actor: int, record: ActorRecord) -> list[HealthAction]:
         if record.looking:
             return []
         record.looking = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -303,9 +302,7 @@ async def _follow(
         item = await reference
         progress.done()
         if isinstance(item, Output):
-            target = sys.stdout if item.stream == "out" else sys.stderr
-            target.write(item.text)
-            target.flush()
+            item.show()
         elif isinstance(item, Failure):
             if options.on_failure is not None and not ending.is_set():
                 options.on_failure(item.text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,12 @@ class Output:
 
     stream: Literal["out", "err"]
     text: str
+
+    def show(self) -> None:
+        """Prints it where this process prints."""
+        stream = sys.stdout if self.stream == "out" else sys.stderr
+        stream.write(self.text)
+        stream.flush()
 
 
 @dataclass(frozen=True)

@@ -176,9 +176,7 @@ async def nodes(bench: Bench, result: Result) -> None:
         async with World([{"far": 4.0}] * 3, max_sessions=2, bot=FAR_BOT) as world:
             calm = await peace(world, 4)
             for role in ("ScriptLLM", "supervisor"):
-                done = await play(
-                    world, chance.randrange(1 << 30), 4, [role], how=partial(strike_node)
-                )
+                done = await play(world, chance.randrange(1 << 30), 4, [role], how=strike_node)
                 rounds += 1
                 reasons = await world.losses()
                 for number, outcome in enumerate(done.outcomes):

@@ -138,11 +138,7 @@ class ScriptLLM(Noted, LLMService):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        context = self._conversation_of(frame)
-        if context is None:
-            await self.push_frame(frame, direction)
-            return
-        await self._answer(lambda: self._respond(context))
+        await self._answer_or_pass(frame, direction, self._respond)
 
     async def _respond(self, context: OpenAILLMContext) -> None:
         last: Any = context.messages[-1]
@@ -179,7 +175,6 @@ class Sink(FrameProcessor):
         super().__init__()
         # (number, seconds it took, when), or None for an interruption.
         self.came: list[tuple[int, float, float] | None] = []
-        self.transcripts: list[str] = []
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)

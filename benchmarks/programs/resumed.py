@@ -98,13 +98,10 @@ class Echo(LLMService):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        context = self._conversation_of(frame)
-        if context is None:
-            await self.push_frame(frame, direction)
-            return
-        await self._answer(lambda: self._respond(context.messages[-1]["content"]))
+        await self._answer_or_pass(frame, direction, self._respond)
 
-    async def _respond(self, text: str) -> None:
+    async def _respond(self, context: OpenAILLMContext) -> None:
+        text = context.messages[-1]["content"]
         for word in f"You said: {text}.".split():
             await self.push_frame(LLMTextFrame(f" {word}"))
             await asyncio.sleep(0.02)

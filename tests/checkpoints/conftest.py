@@ -257,11 +257,7 @@ class ReplyingLLM(LLMService):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        context = self._conversation_of(frame)
-        if context is None:
-            await self.push_frame(frame, direction)
-            return
-        await self._answer(lambda: self._respond(context))
+        await self._answer_or_pass(frame, direction, self._respond)
 
     async def _respond(self, context: OpenAILLMContext) -> None:
         calls = []

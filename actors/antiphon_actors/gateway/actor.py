@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from ray.exceptions import RayError
 
 from antiphon.errors import AntiphonError
 from antiphon_actors.agent_types import NAMESPACE
-from antiphon_actors.agents import find_agent
+from antiphon_actors.agents import find_agent, lasting_options
 from antiphon_actors.errors import ClusterError, reason_of
 from antiphon_actors.gateway.cluster_supervisors import ClusterSupervisors
 from antiphon_actors.gateway.gateway import Gateway
@@ -24,7 +23,7 @@ from antiphon_actors.gateway.registry import Registry
 from antiphon_actors.gateway.server import GatewayServer
 from antiphon_actors.gateway.settings import GatewaySettings
 from antiphon_actors.neighbours import living_nodes
-from antiphon_actors.processor_actor import WatchedActor, actor_options, remote_class
+from antiphon_actors.processor_actor import WatchedActor, remote_class
 from antiphon_actors.session import console
 from antiphon_actors.session.endpoint import Endpoint
 from antiphon_actors.supervisor import Failure, Output
@@ -94,8 +93,8 @@ class GatewayActor(WatchedActor):
         while True:
             try:
                 await self.start()
-            except AntiphonError as error:
-                logger.error("the gateway does not start", error=str(error))
+            except (AntiphonError, OSError) as error:  # a TimeoutError is one of the latter
+                logger.error("the gateway does not start", error=str(error) or repr(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RESTART_PAUSE_LIMIT_SECS)
             else:
@@ -175,13 +174,7 @@ def gateway_name(node_id: str) -> str:
 
 def create_gateway(settings: GatewaySettings, node_id: str) -> Any:
     """Creates the gateway of a node, or finds it, and returns its handle; call `start` on it."""
-    options = actor_options(node_id, {}) | {
-        "name": gateway_name(node_id),
-        "namespace": NAMESPACE,
-        "lifetime": "detached",
-        "get_if_exists": True,
-        "max_restarts": -1,
-    }
+    options = lasting_options(node_id, gateway_name(node_id))
     return remote_class(GatewayActor).options(**options).remote(settings)
 
 
@@ -210,6 +203,4 @@ def _print(session_id: str, item: Output | Failure) -> None:
     if isinstance(item, Failure):
         logger.warning("failure in a session", session_id=session_id, failure=item.text)
         return
-    stream = sys.stdout if item.stream == "out" else sys.stderr
-    stream.write(item.text)
-    stream.flush()
+    item.show()

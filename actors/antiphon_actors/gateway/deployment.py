@@ -254,11 +254,11 @@ async def _status(node_id: str) -> dict[str, Any]:
     return {"node_id": node_id, "error": "no gateway answers there"}
 
 
-async def _ask(node_id: str, method: str, *arguments: Any) -> Any:
+async def _ask(node_id: str, method: str) -> Any:
     """Calls a gateway; None if there is none, or it does not answer."""
     try:
         async with asyncio.timeout(ANSWER_DEADLINE_SECS):
-            return await getattr(find_gateway(node_id), method).remote(*arguments)
+            return await getattr(find_gateway(node_id), method).remote()
     except (ValueError, RayError, TimeoutError) as error:
         logger.warning("a gateway does not answer", node_id=node_id, error=reason_of(error))
         return None

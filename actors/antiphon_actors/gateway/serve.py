@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import os
 import re
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -100,9 +99,7 @@ async def gateway_here(
         if isinstance(item, Failure):
             on_failure(f"{session_id}: {item.text}")
             return
-        stream = sys.stdout if item.stream == "out" else sys.stderr
-        stream.write(item.text)
-        stream.flush()
+        item.show()
 
     introduction = await agent.introduce.remote()
     async with AsyncExitStack() as stack:

@@ -33,7 +33,6 @@ class ModelActor(WatchedActor):
         self._spec = spec
         self._network = network
         self._host: ModelHost | None = None
-        self._facts: ActorFacts | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> ActorFacts:

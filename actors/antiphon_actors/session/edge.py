@@ -395,8 +395,7 @@ class EdgeInbox:
         try:
             while self._behind:
                 payload, tag, cause, ordinal = self._behind[0]
-                if not stream.send_nowait(payload, False, tag, cause, ordinal):
-                    await stream.send(payload, tag=tag, cause=cause, ordinal=ordinal)
+                await stream.send(payload, tag=tag, cause=cause, ordinal=ordinal)
                 # An interruption may have emptied it meanwhile.
                 if self._behind and self._behind[0][0] is payload:
                     self._behind.popleft()

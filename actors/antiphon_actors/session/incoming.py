@@ -10,7 +10,7 @@ import msgpack
 
 from antiphon.frames.frames import Frame
 from antiphon.processors.frame_processor import FrameDirection, FrameProcessor
-from antiphon_actors.channels import Acceptance, ChannelRefused, Delivery, Link, StreamReceiver
+from antiphon_actors.channels import Acceptance, ChannelRefused, Delivery, Link
 from antiphon_actors.channels.in_stream import InStream
 from antiphon_actors.session.kept import INSTEAD, NOT_GONE, slot_of
 from antiphon_actors.session.progress import Progress
@@ -148,17 +148,11 @@ class Incoming:
             if source.stream is not None:
                 source.stream.close()
 
-    def stop(self, link_receiver: Iterable[tuple[Link, StreamReceiver]] = ()) -> None:
-        """Ends what still comes, though who sends it may not take notice: nobody is left to take it.
-
-        Args:
-            link_receiver: Further receivers, each with the link of its stream.
-        """
+    def stop(self) -> None:
+        """Ends what still comes, though who sends it may not take notice: nobody is left to take it."""
         for source in self._sources.values():
             if not source.gone and source.link is not None:
                 self._cut(source)
-        for link, receiver in link_receiver:
-            link.stop_stream(receiver, "the session is over")
 
     def of(self, pids: Iterable[int]) -> list[Source]:
         """What comes for some processors."""

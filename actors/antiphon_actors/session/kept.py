@@ -50,9 +50,14 @@ class KeptState:
                 that have not reached it yet.
         """
         self.state = state
-        for slot, (ordered, urgent) in positions.items():
-            known = self.positions.get(slot, (0, 0))
-            self.positions[slot] = (max(known[0], ordered), max(known[1], urgent))
+        merge_positions(self.positions, positions)
+
+
+def merge_positions(known: dict[int, tuple[int, int]], news: Mapping[int, Sequence[int]]) -> None:
+    """Raises, by slot, how many ordered and urgent frames had been answered."""
+    for slot, (ordered, urgent) in news.items():
+        before = known.get(slot, (0, 0))
+        known[slot] = (max(before[0], ordered), max(before[1], urgent))
 
 
 def slot_of(pid: int, direction: int, extra: int) -> int:

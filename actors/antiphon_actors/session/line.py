@@ -127,11 +127,6 @@ class Line:
         self._answering: asyncio.Task[None] | None = None
         self._over = False
 
-    @property
-    def open(self) -> bool:
-        """Whether messages can be sent."""
-        return self._connected and not self._over
-
     async def dial(self, uri: str) -> None:
         """Connects to the other end, which listens.
 

@@ -215,7 +215,9 @@ class SessionNode:
                 vars(processor).pop("push_frame", None)
         if self.home_uri is None:
             # An actor that is blocked has not ended them.
-            self.incoming.stop(self._observed)
+            self.incoming.stop()
+            for link, receiver in self._observed:
+                link.stop_stream(receiver, "the session is over")
             self._observed.clear()
         self.references.clear()
         self._invocations.clear()

@@ -103,7 +103,5 @@ async def end_tasks(tasks: Tasks, deadline_secs: float) -> int:
             task.cancel()
         done, _ = await asyncio.wait(left, timeout=limit - loop.time())
         for task in done:
-            if not task.cancelled():
-                # What it fails with at its end is nobody's any more.
-                task.exception()
+            forget_failure(task)
     return 0

@@ -24,7 +24,7 @@ from antiphon.processors.lane import FrameCallback
 from antiphon.utils.asyncio.receipts import LooseReceipt, NamedReceipt, Receipt, current_receipt
 from antiphon_actors.session.edge import EdgeInbox
 from antiphon_actors.session.incoming import Source
-from antiphon_actors.session.kept import slot_of
+from antiphon_actors.session.kept import merge_positions, slot_of
 from antiphon_actors.session.progress import SentBefore
 from antiphon_actors.session.receivers import FrameReceiver
 
@@ -219,9 +219,7 @@ class Succession:
         for inheritance in inheritances.values():
             # Processors of one process tell of their states together, but only of those that have
             # changed: the newest positions are those of all.
-            for slot, (ordered, urgent) in inheritance.kept.positions.items():
-                known = self._answered.get(slot, (0, 0))
-                self._answered[slot] = (max(known[0], ordered), max(known[1], urgent))
+            merge_positions(self._answered, inheritance.kept.positions)
         for pid in inheritances:
             processors[pid]._pushed_before = partial(self._new_part, pid)
         node.incoming.began = self._began

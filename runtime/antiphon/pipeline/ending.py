@@ -112,7 +112,7 @@ class Ending:
 
     Attributes:
         rung: Where it stands.
-        cancelled_at: When it was cancelled; None if it was not.
+        cancelled: Whether it was cancelled.
     """
 
     def __init__(
@@ -120,28 +120,21 @@ class Ending:
         *,
         cancel_secs: float,
         clean_up_secs: float,
-        shares: Shares | None = None,
     ) -> None:
         """Begins with a session that runs.
 
         Args:
             cancel_secs: How long a cancellation may take in all.
             clean_up_secs: How long cleaning up may take if the session ends by itself.
-            shares: How the time of a cancellation is divided.
         """
         self.rung = Rung.RUNNING
-        self.cancelled_at: float | None = None
+        self.cancelled = False
         self._cancel_secs = cancel_secs
         self._clean_up_secs = clean_up_secs
-        self._shares = shares or Shares()
+        self._shares = Shares()
         self._limits: dict[Rung, float] = {}
         self._due: float | None = None
         self._prolonged = False
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self.cancelled_at is not None
 
     def cancel(self, now: float, *, flows: bool, secs: float | None = None) -> list[Action]:
         """Somebody wants the session to be over.
@@ -153,7 +146,7 @@ class Ending:
         """
         if self.cancelled or self.rung is Rung.OVER:
             return []
-        self.cancelled_at = now
+        self.cancelled = True
         total, shares = self._cancel_secs if secs is None else secs, self._shares
         self._limit(Rung.CROSSING, now + shares.crossing * total)
         self._limit(Rung.CLEANING, now + shares.cleaning * total)

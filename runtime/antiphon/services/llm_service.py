@@ -277,6 +277,19 @@ class LLMService(AIService):
         self._asked_about = context
         return context
 
+    async def _answer_or_pass(
+        self,
+        frame: Frame,
+        direction: FrameDirection,
+        respond: Callable[[OpenAILLMContext], Awaitable[None]],
+    ) -> None:
+        """Answers the conversation that a frame asks to answer; every other frame passes."""
+        context = self._conversation_of(frame)
+        if context is None:
+            await self.push_frame(frame, direction)
+            return
+        await self._answer(lambda: respond(context))
+
     async def _answer(self, produce: Callable[[], Awaitable[None]]) -> None:
         """Runs what answers a conversation, between the frames that mark a response.
 

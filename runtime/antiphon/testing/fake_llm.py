@@ -147,11 +147,7 @@ class FakeLLMService(LLMService):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Answers conversations; other frames pass."""
         await super().process_frame(frame, direction)
-        context = self._conversation_of(frame)
-        if context is None:
-            await self.push_frame(frame, direction)
-            return
-        await self._answer(lambda: self._respond(context))
+        await self._answer_or_pass(frame, direction, self._respond)
 
     async def run_inference(self, context: OpenAILLMContext) -> str | None:
         """Answers with the texts of the next response of the script, beside the pipeline."""

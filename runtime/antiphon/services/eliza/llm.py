@@ -106,11 +106,7 @@ class ElizaLLMService(LLMService):
         if isinstance(frame, LLMUpdateSettingsFrame):
             await self._update_settings(frame.settings)
             return
-        context = self._conversation_of(frame)
-        if context is None:
-            await self.push_frame(frame, direction)
-            return
-        await self._answer(lambda: self._speak(self.reply_to(context.messages)))
+        await self._answer_or_pass(frame, direction, self._respond)
 
     def reply_to(self, messages: list[Any]) -> str:
         """The answer to a conversation.
@@ -134,7 +130,8 @@ class ElizaLLMService(LLMService):
             sentences=self._settings["max_sentences"],
         )
 
-    async def _speak(self, text: str) -> None:
+    async def _respond(self, context: OpenAILLMContext) -> None:
+        text = self.reply_to(context.messages)
         await self.start_ttfb_metrics()
         for token in _TOKEN.findall(text):
             await asyncio.sleep(self._settings["token_delay_secs"])

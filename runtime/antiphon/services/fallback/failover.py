@@ -11,7 +11,6 @@ one member at a time answers it.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -66,7 +65,6 @@ class Attempt:
 
     Attributes:
         member: Who tries.
-        number: Tells attempts apart.
         resumes: Whether it continues what another member has begun.
         due_at: When it has failed unless something comes; None while nothing is expected.
         ends_at: When it has to be over; None for no limit.
@@ -74,7 +72,6 @@ class Attempt:
     """
 
     member: int
-    number: int
     resumes: bool
     due_at: float | None = None
     ends_at: float | None = None
@@ -182,7 +179,6 @@ class Failover:
         self._members = [_Member() for _ in range(members)]
         self.limits = limits
         self._jitter = jitter
-        self._numbers = itertools.count(1)
         self._request: _Request | None = None
         self._attempt: Attempt | None = None
         self._probing: int | None = None
@@ -397,7 +393,6 @@ class Failover:
         total_secs = self.limits.total_secs
         self._attempt = Attempt(
             member,
-            next(self._numbers),
             request.has_gone_on,
             ends_at=None if total_secs is None else now + total_secs,
         )

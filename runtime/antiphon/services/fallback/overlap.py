@@ -24,7 +24,7 @@ class Continuation:
         Args:
             before: What was said.
         """
-        self._said = [_plain(word) for word in before.split()]
+        self._said = [plain_word(word) for word in before.split()]
         self._needs_space = bool(before) and not before[-1].isspace()
         self._held = ""
         self._is_settled = not self._said
@@ -36,7 +36,7 @@ class Continuation:
         self._held += text
         words = _WORD.findall(self._held)
         # The last word may go on in the next piece.
-        whole = [_plain(word) for word in words[: len(words) - (not self._held[-1:].isspace())]]
+        whole = [plain_word(word) for word in words[: len(words) - (not self._held[-1:].isspace())]]
         if not whole or any(
             self._said[-length:][: len(whole)] == whole for length in self._longer(whole)
         ):
@@ -47,7 +47,7 @@ class Continuation:
         """Returns what was held back, now that nothing more comes."""
         if self._is_settled:
             return ""
-        return self._settle([_plain(word) for word in _WORD.findall(self._held)])
+        return self._settle([plain_word(word) for word in _WORD.findall(self._held)])
 
     def _longer(self, words: list[str]) -> list[int]:
         """The lengths of repetitions that would not be complete with these words."""
@@ -71,5 +71,6 @@ def without_overlap(before: str, after: str) -> str:
     return (continuation.feed(after) + continuation.rest()).strip()
 
 
-def _plain(word: str) -> str:
+def plain_word(word: str) -> str:
+    """A word without punctuation and case."""
     return _NO_LETTERS.sub("", word).casefold()

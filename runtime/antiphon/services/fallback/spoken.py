@@ -6,13 +6,13 @@ import re
 from bisect import bisect_left, bisect_right
 
 from antiphon.processors.heard_text import words_within
+from antiphon.services.fallback.overlap import plain_word
 
 # What a text is taken to need where only the length of its audio is known. English speech has 14 to
 # 16 characters a second.
 _CHARACTERS_PER_SEC = 15.0
 
 _WORD = re.compile(r"\S+")
-_NO_LETTERS = re.compile(r"[\W_]+")
 
 # Times of words and lengths of audio are rounded, to different units.
 _ROUNDING_SECS = 0.001
@@ -53,13 +53,13 @@ class Script:
         del self._plain[len(self._spans) :]
         for match in _WORD.finditer(self.text, done):
             self._spans.append(match.span())
-            self._plain.append(_plain(match.group()))
+            self._plain.append(plain_word(match.group()))
 
     def end_sentence(self, character: int) -> str:
         """Notes that a sentence ends before a character; returns it, if there is something to speak."""
         sentence = self.text[self._sentences_until : character]
         self._sentences_until = max(self._sentences_until, character)
-        if not _plain(sentence):
+        if not plain_word(sentence):
             return ""
         self._ends.append(bisect_right([end for _, end in self._spans], character))
         return sentence
@@ -91,7 +91,7 @@ class Script:
 
         What a filter has changed is not found; it is taken for as many words as it has.
         """
-        told = [_plain(word) for word in text.split()]
+        told = [plain_word(word) for word in text.split()]
         if not told:
             return position
         last = len(self._spans) - len(told)
@@ -234,7 +234,3 @@ class SpokenText:
     def _settle(self, position: int) -> None:
         self._certain = max(self._certain, self._script.rounded(position))
         self._certain_secs = self._audio_secs
-
-
-def _plain(word: str) -> str:
-    return _NO_LETTERS.sub("", word).casefold()

@@ -201,11 +201,7 @@ class BaseOpenAILLMService(LLMService):
         if isinstance(frame, LLMUpdateSettingsFrame):
             await self._update_settings(frame.settings)
             return
-        context = self._conversation_of(frame)
-        if context is None:
-            await self.push_frame(frame, direction)
-            return
-        await self._answer(lambda: self._answer_in_time(context))
+        await self._answer_or_pass(frame, direction, self._answer_in_time)
 
     async def run_inference(self, context: OpenAILLMContext) -> str | None:
         """Answers a conversation beside the pipeline: no frames, no function calls, no metrics.
