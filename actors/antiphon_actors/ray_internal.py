@@ -365,48 +365,6 @@ def draining_nodes() -> dict[str, int]:
         return {}
 
 
-class ClusterStore:
-    """Small values that the cluster's control service keeps by key, as long as the cluster lives.
-
-    Every method blocks for about a millisecond, and raises RuntimeError where this process is
-    connected to no cluster or Ray no longer offers the store.
-
-    Args:
-        namespace: Keeps its keys apart from those of others.
-    """
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace.encode()
-
-    def put(self, key: str, value: bytes) -> None:
-        """Keeps a value in place of what was there."""
-        self._call("put", key.encode(), value, overwrite=True)
-
-    def get(self, key: str) -> bytes | None:
-        """Returns a value; None if there is none."""
-        value: bytes | None = self._call("get", key.encode())
-        return value
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """Returns the keys that begin with a prefix."""
-        return sorted(bytes(key).decode() for key in self._call("list", prefix.encode()))
-
-    def delete(self, key: str) -> None:
-        """Forgets a value; unknown keys are ignored."""
-        self._call("del", key.encode())
-
-    def _call(self, verb: str, *arguments: Any, **options: Any) -> Any:
-        try:
-            store = _private("ray.experimental.internal_kv")
-            call = getattr(store, f"_internal_kv_{verb}")
-            connected = store._internal_kv_initialized()
-        except _CHANGED as error:
-            raise RuntimeError(f"this Ray has no store for values: {error}") from error
-        if not connected:
-            raise RuntimeError("this process is connected to no Ray cluster")
-        return call(*arguments, namespace=self._namespace, **options)
-
-
 def dashboard_address() -> str | None:
     """Returns host:port of the API server of the connected cluster; None if it has none."""
     try:
@@ -424,7 +382,8 @@ class ClusterKeys:
     """Keys and values in the store of Ray's control service, which the whole cluster sees.
 
     All calls may be made at once, and raise a RayError where the service does not answer within the
-    deadline; then the change may or may not have been made. Ray's public functions for this block: they run
+    deadline; then the change may or may not have been made. They raise a RuntimeError where this process is
+    connected to no cluster, or Ray no longer offers the store. Ray's public functions for this block: they run
     in threads where their asynchronous counterparts have changed.
 
     Args:
@@ -464,7 +423,13 @@ class ClusterKeys:
         return await call
 
     def _call_blocking(self, name: str, *arguments: Any) -> Any:
-        public = _private("ray.experimental.internal_kv")
+        try:
+            public = _private("ray.experimental.internal_kv")
+            connected = public._internal_kv_initialized()
+        except _CHANGED as error:
+            raise RuntimeError(f"this Ray has no store for values: {error}") from error
+        if not connected:
+            raise RuntimeError("this process is connected to no Ray cluster")
         match name:
             case "put":
                 return public._internal_kv_put(*arguments, namespace=self._namespace)

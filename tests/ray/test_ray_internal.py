@@ -19,7 +19,7 @@ import ray
 from antiphon_actors import ray_internal, termination
 from antiphon_actors.cluster import LocalCluster
 from antiphon_actors.processor_actor import actor_options
-from antiphon_actors.ray_internal import ActorWatch, ClusterStore, WorkerPrestarter
+from antiphon_actors.ray_internal import ActorWatch, ClusterKeys, WorkerPrestarter
 
 pytestmark = pytest.mark.ray
 
@@ -217,20 +217,20 @@ def test_tells_the_dashboard(cluster: LocalCluster) -> None:
     assert f"http://{ray_internal.dashboard_address()}" == cluster.dashboard_url
 
 
-def test_keeps_small_values_for_the_whole_cluster(cluster: LocalCluster) -> None:
-    store, others = ClusterStore("test"), ClusterStore("others")
-    store.put("app:a", b"1")
-    store.put("app:b", b"2")
-    store.put("app:a", b"\x00\xff")
-    others.put("app:c", b"3")
-    assert store.get("app:a") == b"\x00\xff"
-    assert store.get("app:c") is None
-    assert store.keys("app:") == ["app:a", "app:b"]
-    store.delete("app:a")
-    store.delete("app:a")
-    assert store.keys() == ["app:b"]
-    store.delete("app:b")
-    others.delete("app:c")
+async def test_keeps_small_values_for_the_whole_cluster(cluster: LocalCluster) -> None:
+    store, others = ClusterKeys("test"), ClusterKeys("others")
+    await store.put("app:a", b"1")
+    await store.put("app:b", b"2")
+    await store.put("app:a", b"\x00\xff")
+    await others.put("app:c", b"3")
+    assert await store.get("app:a") == b"\x00\xff"
+    assert await store.get("app:c") is None
+    assert sorted(await store.list("app:")) == ["app:a", "app:b"]
+    await store.delete("app:a")
+    await store.delete("app:a")
+    assert await store.list() == ["app:b"]
+    await store.delete("app:b")
+    await others.delete("app:c")
 
 
 def test_everything_listens_on_loopback(cluster: LocalCluster) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from loguru import logger
+from ray.exceptions import RayError
 
 from antiphon.errors import ConfigError
 from antiphon_actors.errors import ClusterError
 from antiphon_actors.gateway.settings import AppSpec
 from antiphon_actors.models.settings import ModelSettings
 from antiphon_actors.models.settings_file import settings_of_plain, settings_to_plain
-from antiphon_actors.ray_internal import ClusterStore
+from antiphon_actors.ray_internal import ClusterKeys
 
 T = TypeVar("T")
 
@@ -83,14 +83,14 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._store = ClusterStore(_NAMESPACE)
+        self._store = ClusterKeys(_NAMESPACE)
 
     async def apps(self) -> list[AppSpec]:
         """The bots; what cannot be read is logged and left out."""
         found = []
-        for key in await self._call(lambda: self._store.keys(_APP)):
+        for key in sorted(await self._call(self._store.list(_APP))):
             try:
-                text = await self._call(lambda key=key: self._store.get(key))  # type: ignore[misc]
+                text = await self._call(self._store.get(key))
                 if text is not None:
                     found.append(AppSpec.from_json(text.decode()))
             except ConfigError as error:
@@ -99,27 +99,27 @@ class Registry:
 
     async def put_app(self, app: AppSpec) -> None:
         """Adds a bot, in place of one of that name."""
-        await self._call(lambda: self._store.put(_APP + app.name, app.to_json().encode()))
+        await self._call(self._store.put(_APP + app.name, app.to_json().encode()))
 
     async def remove_app(self, name: str) -> None:
         """Removes a bot; one that is not there is ignored."""
-        await self._call(lambda: self._store.delete(_APP + name))
+        await self._call(self._store.delete(_APP + name))
 
     async def deployment(self) -> Deployment | None:
         """What the gateways have in common; None if nothing is deployed."""
-        text = await self._call(lambda: self._store.get(_DEPLOYMENT))
+        text = await self._call(self._store.get(_DEPLOYMENT))
         return Deployment.from_json(text) if text is not None else None
 
     async def put_deployment(self, deployment: Deployment | None) -> None:
         """Says what they have in common; None when nothing is deployed any more."""
         if deployment is None:
-            await self._call(lambda: self._store.delete(_DEPLOYMENT))
+            await self._call(self._store.delete(_DEPLOYMENT))
         else:
             text = deployment.to_json()
-            await self._call(lambda: self._store.put(_DEPLOYMENT, text.encode()))
+            await self._call(self._store.put(_DEPLOYMENT, text.encode()))
 
-    async def _call(self, call: Callable[[], T]) -> T:
+    async def _call(self, call: Awaitable[T]) -> T:
         try:
-            return await asyncio.to_thread(call)
-        except RuntimeError as error:  # Ray's own are of this class, too
+            return await call
+        except (RuntimeError, RayError) as error:
             raise ClusterError(f"the cluster's store cannot be used: {error}") from error
